@@ -1,0 +1,194 @@
+//! `spec.producers[]`: what feeds topics.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigMapKeyRef;
+use super::workers::Resources;
+use crate::duration::GoDuration;
+use crate::names::{ItemName, SqlName, TopicName};
+
+/// Something that feeds a topic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Producer {
+    /// The producer's name. Its Deployment is `<pipeline>-producer-<name>`.
+    pub name: ItemName,
+    /// The topic that it writes to.
+    pub topic: TopicName,
+    /// What it writes.
+    pub source: Source,
+    /// CPU and memory of its pod. Default: those under `spec.workers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Stops this producer alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+}
+
+/// What a producer writes. Exactly one member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend(
+    "x-kubernetes-map-type" = "atomic",
+    "x-kubernetes-validations" = [{
+        "rule": "[has(self.simulate), has(self.replay)].exists_one(x, x)",
+        "message": "give exactly one of simulate and replay"
+    }]
+))]
+pub struct Source {
+    /// A made-up market: each tick one message with a trade of every symbol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub simulate: Option<Simulate>,
+    /// Recorded bars, split into trades.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
+}
+
+/// A made-up market: prices walk at random from a seed. Each message is a JSON array with one trade of every symbol
+/// (id, created_at, ticker, sector, volume, market_cap, price).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Simulate {
+    /// Time between two messages.
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) >= duration('1ms') && duration(self) <= duration('24h')", "message": "from 1ms to 24h"}]))]
+    pub interval: GoDuration,
+    /// The same seed gives the same market.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub seed: i64,
+    /// The first trade's id; the others follow. After a restart the producer goes on behind the last id that it finds in the topic. Ids of two producers must not meet.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0))]
+    pub first_id: i64,
+    /// Where the symbols come from.
+    pub symbols_from: SymbolsFrom,
+}
+
+/// Recorded bars, replayed as trades whose volumes add up to each bar's. Each message is a JSON array with one trade of every symbol that has a bar on that day.
+/// When all is sent the producer idles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.file) != has(self.configMapKeyRef)", "message": "give either file or configMapKeyRef"}]))]
+pub struct Replay {
+    /// A CSV file in the producer's image, under /data, gzipped if it ends in .gz, with the columns Ticker, Date, Open, High, Low, Close and Volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200), pattern("^[a-zA-Z0-9_-][a-zA-Z0-9._-]*$"))]
+    pub file: Option<String>,
+    /// The same from a ConfigMap (`binaryData` for a gzipped one).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<ConfigMapKeyRef>,
+    /// Into how many trades a bar is split. From 4 on they touch its open, high, low and close.
+    #[serde(default = "ten")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub trades_per_bar: i32,
+    /// Max: as fast as the brokers take it. `86400x`: a day's bar in a second.
+    #[serde(default = "max_speed")]
+    pub speed: Speed,
+    /// Begins again at the end, with further ids.
+    #[serde(default, rename = "loop", skip_serializing_if = "std::ops::Not::not")]
+    pub repeat: bool,
+    /// The first trade's id; the others follow. After a restart the producer goes on behind the last record of its own that it finds in the topic. Ids of two producers must not meet.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0))]
+    pub first_id: i64,
+    /// Where sectors and numbers of shares come from; without it trades have neither sector nor market_cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symbols_from: Option<SymbolsFrom>,
+}
+
+/// How fast recorded time passes: `Max`, or a factor such as `60x`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Speed {
+    /// As fast as the brokers take it.
+    Max,
+    /// Seconds of recorded time in a second, at least 1.
+    Factor(u64),
+}
+
+impl TryFrom<String> for Speed {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let factor = || text.strip_suffix('x')?.parse().ok().filter(|&factor| factor > 0);
+        if text == "Max" {
+            return Ok(Self::Max);
+        }
+        factor().map(Self::Factor).ok_or_else(|| format!("{text:?} is not a speed: write Max, or a factor such as 60x"))
+    }
+}
+
+impl From<Speed> for String {
+    fn from(speed: Speed) -> Self {
+        match speed {
+            Speed::Max => "Max".to_owned(),
+            Speed::Factor(factor) => format!("{factor}x"),
+        }
+    }
+}
+
+impl JsonSchema for Speed {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Speed".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "maxLength": 16, "pattern": "^(Max|[1-9][0-9]{0,11}x)$"})
+    }
+}
+
+/// Where symbols come from. Exactly one member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct SymbolsFrom {
+    /// A table in the database of `spec.mysql` with the columns ticker, sector and shares.
+    pub mysql: SymbolsTable,
+}
+
+/// A table of symbols.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SymbolsTable {
+    /// The table's name.
+    pub table: SqlName,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+const fn one() -> i64 {
+    1
+}
+
+const fn ten() -> i32 {
+    10
+}
+
+const fn max_speed() -> Speed {
+    Speed::Max
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("Max", Some(Speed::Max))]
+    #[case("86400x", Some(Speed::Factor(86_400)))]
+    #[case("0x", None)]
+    #[case("fast", None)]
+    #[case("1.5x", None)]
+    fn speeds(#[case] text: &str, #[case] speed: Option<Speed>) {
+        assert_eq!(Speed::try_from(text.to_owned()).ok(), speed);
+    }
+}

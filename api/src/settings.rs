@@ -1,0 +1,181 @@
+//! What the operator hands to a worker or producer: one JSON document in an immutable ConfigMap, mounted at [`SETTINGS_PATH`]. Credentials are not in it;
+//! they are mounted from their Secrets under [`CREDENTIALS_DIR`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{ItemName, SqlName, TopicName};
+use crate::pipeline::cassandra::ReplicationClass;
+use crate::pipeline::producers::Source;
+use crate::pipeline::queries::{MySqlMode, Nulls};
+use crate::pipeline::streams::Stream;
+
+/// The version of this document. A worker reads this one and the one before.
+pub const FORMAT_VERSION: u32 = 1;
+/// Where the document is mounted.
+pub const SETTINGS_PATH: &str = "/etc/tapeline/settings.json";
+/// Where Secrets are mounted: `<here>/mysql/username`, `<here>/mysql/password`, `<here>/cassandra/..`.
+pub const CREDENTIALS_DIR: &str = "/etc/tapeline/credentials";
+/// The port of a worker's and a producer's `/status`, `/metrics`, `/healthz` and `/readyz`.
+pub const HTTP_PORT: u16 = 8080;
+
+/// The settings of a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerSettings {
+    /// [`FORMAT_VERSION`] when it was written.
+    pub format_version: u32,
+    /// The pipeline's namespace.
+    pub namespace: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The query's name.
+    pub query: ItemName,
+    /// The brokers.
+    pub kafka: KafkaSettings,
+    /// The consumer group.
+    pub group_id: String,
+    /// The stream that the query reads, as declared.
+    pub stream: Stream,
+    /// How often the operator created the stream's topic; 0 where it belongs to somebody else. It is the upper part of the epoch of stored progress.
+    pub topic_incarnation: i64,
+    /// The query's SQL.
+    pub sql: String,
+    /// Milliseconds between two cuts.
+    pub trigger_interval_ms: u64,
+    /// Rows after which a micro-batch ends early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rows: Option<u64>,
+    /// Where rows go.
+    pub sink: SinkSettings,
+    /// Seconds within which the process has to be gone after SIGTERM.
+    pub grace_period_seconds: u64,
+}
+
+impl WorkerSettings {
+    /// Under which name the progress of this query is stored: `namespace/pipeline/query/replay id`.
+    #[must_use]
+    pub fn progress_name(&self) -> String {
+        format!("{}/{}/{}/0", self.namespace, self.pipeline, self.query)
+    }
+}
+
+/// The brokers, for any client of the pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaSettings {
+    /// `host:port`, separated by commas.
+    pub bootstrap_servers: String,
+    /// Further settings of librdkafka.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub client_properties: BTreeMap<String, String>,
+}
+
+/// Settings of librdkafka that a pipeline may not set, since Tapeline's being right depends on them.
+pub const RESERVED_CLIENT_PROPERTIES: &[&str] = &[
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "acks",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "isolation.level",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "metadata.broker.list",
+    "partition.assignment.strategy",
+    "request.required.acks",
+    "transactional.id",
+];
+
+/// Where rows go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SinkSettings {
+    /// A Cassandra table.
+    Cassandra {
+        /// The cluster.
+        connection: CassandraConnection,
+        /// The table.
+        table: SqlName,
+        /// What a null does.
+        nulls: Nulls,
+    },
+    /// A MySQL table.
+    #[serde(rename = "mysql")]
+    MySql {
+        /// The server.
+        connection: MySqlConnection,
+        /// The table.
+        table: SqlName,
+        /// How rows are written.
+        mode: MySqlMode,
+    },
+    /// Nowhere.
+    Blackhole,
+}
+
+/// How to reach Cassandra. User and password, if any, are under `cassandra` of the credentials' folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CassandraConnection {
+    /// `host:port` of some nodes.
+    pub contact_points: Vec<String>,
+    /// The keyspace.
+    pub keyspace: SqlName,
+    /// How the keyspace is replicated.
+    pub replication: ReplicationClass,
+}
+
+/// How to reach MySQL. User and password are under `mysql` of the credentials' folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MySqlConnection {
+    /// The server's host.
+    pub host: String,
+    /// The server's port.
+    pub port: u16,
+    /// The database.
+    pub database: SqlName,
+}
+
+/// The settings of a producer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProducerSettings {
+    /// [`FORMAT_VERSION`] when it was written.
+    pub format_version: u32,
+    /// The pipeline's namespace.
+    pub namespace: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The producer's name.
+    pub producer: ItemName,
+    /// The brokers.
+    pub kafka: KafkaSettings,
+    /// The topic that it writes to.
+    pub topic: TopicName,
+    /// What it writes. A replay from a ConfigMap finds it mounted under [`DATA_DIR`] by its key.
+    pub source: Source,
+    /// Where symbols come from, if the source needs them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mysql: Option<MySqlConnection>,
+}
+
+impl ProducerSettings {
+    /// The value of the header that marks this producer's messages in the topic: `namespace/pipeline/producer`.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        format!("{}/{}/{}", self.namespace, self.pipeline, self.producer)
+    }
+}
+
+/// Where the ConfigMap of a replay is mounted.
+pub const DATA_DIR: &str = "/etc/tapeline/data";
+/// Where the producer's image has its files.
+pub const IMAGE_DATA_DIR: &str = "/data";

@@ -1,0 +1,1 @@
+//! Feeds a topic: replays recorded bars or simulates a market.

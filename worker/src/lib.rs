@@ -1,0 +1,1 @@
+//! Runs one query of a pipeline: Kafka in, SQL over micro-batches, rows out.
