@@ -23,9 +23,13 @@ pub fn definition() -> Result<CustomResourceDefinition, serde_json::Error> {
         describe(root, "/properties/status", "What the operator saw of it.");
         if let Some(status) = root.pointer_mut("/properties/status") {
             // On `status` itself: a default on `status.conditions` alone does nothing, and `helm install --wait` would pass at once (probed on 1.36).
-            set(status, "default", json!({"conditions": [{
-                "type": "Ready", "status": "Unknown", "reason": "Pending", "message": "the operator has not looked yet", "lastTransitionTime": "1970-01-01T00:00:00Z"
-            }]}));
+            set(
+                status,
+                "default",
+                json!({"conditions": [{
+                    "type": "Ready", "status": "Unknown", "reason": "Pending", "message": "the operator has not looked yet", "lastTransitionTime": "1970-01-01T00:00:00Z"
+                }]}),
+            );
             strip_nulls(status);
         }
     }

@@ -142,8 +142,7 @@ pub enum MySqlType {
     },
 }
 
-const MYSQL_TYPES: &str =
-    "boolean, tinyint, smallint, int, bigint, float, double, decimal(p,s), varchar(n), char(n), text, date, timestamp(f) or datetime(f)";
+const MYSQL_TYPES: &str = "boolean, tinyint, smallint, int, bigint, float, double, decimal(p,s), varchar(n), char(n), text, date, timestamp(f) or datetime(f)";
 
 impl FromStr for MySqlType {
     type Err = UnknownType;

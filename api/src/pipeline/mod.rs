@@ -29,16 +29,50 @@ use crate::names::{DataKey, ObjectName};
     status = "status::TradingPipelineStatus",
     derive = "PartialEq",
     doc = "A streaming pipeline: Kafka topics in, SQL over micro-batches, rows out to Cassandra and MySQL.",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether everything runs as asked for."),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "Why it is ready or not, in one word."),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether everything runs as asked for."
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        description = "Why it is ready or not, in one word."
+    ),
     printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lag", description = "Messages that the slowest query has yet to read."),
     printcolumn(name = "Behind", type_ = "integer", json_path = ".status.behindSeconds", description = "Seconds by which the slowest query is behind."),
     printcolumn(name = "Rows/s", type_ = "integer", json_path = ".status.rowsPerSecond", description = "Rows per second read by all queries together."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Topics", type_ = "string", json_path = ".status.summary.topics", description = "Topics that are as declared, of those declared.", priority = 1),
-    printcolumn(name = "Tables", type_ = "string", json_path = ".status.summary.tables", description = "Tables and views that are as declared, of those declared.", priority = 1),
-    printcolumn(name = "Workers", type_ = "string", json_path = ".status.summary.workers", description = "Pods of queries and producers that are ready, of those asked for.", priority = 1),
-    printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, description = "What is wrong and what to do.", priority = 1)
+    printcolumn(
+        name = "Topics",
+        type_ = "string",
+        json_path = ".status.summary.topics",
+        description = "Topics that are as declared, of those declared.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Tables",
+        type_ = "string",
+        json_path = ".status.summary.tables",
+        description = "Tables and views that are as declared, of those declared.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Workers",
+        type_ = "string",
+        json_path = ".status.summary.workers",
+        description = "Pods of queries and producers that are ready, of those asked for.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        description = "What is wrong and what to do.",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TradingPipelineSpec {
