@@ -1,0 +1,212 @@
+//! The cut: the plan is finished, its rows and the progress are stored.
+
+use std::time::Duration;
+
+use tapeline_api::report::{BatchReport, Problem};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::batch::Batch;
+use super::{BACKOFF, Engine, Flow, Stop, now_micros};
+use crate::consumer::{Command, Urgent};
+use crate::dead_letters::DeadLetter;
+use crate::sink::{Advance, Progress, Sink, SinkError};
+use crate::status::Who;
+
+impl Engine {
+    /// Cuts the open micro-batch, if there is one. Afterwards it is stored, or discarded.
+    pub(super) async fn cut(&mut self) -> Flow {
+        self.schedule.was_cut();
+        let Some(mut batch) = self.batch.take() else { return Ok(()) };
+        let begun = Instant::now();
+        self.parts.query.set_now(now_micros());
+        let (closed, _) = tokio::sync::mpsc::channel(1);
+        batch.run.input = closed; // dropping the input ends the plan
+        while let Some(rows) = batch.run.output.next().await {
+            match rows {
+                Ok(rows) => self.parts.sink.push(rows),
+                Err(error) => {
+                    self.batch = Some(batch);
+                    return self.failed_run(error);
+                }
+            }
+            if self.parts.sink.is_full() {
+                let generation = self.generation;
+                self.drain().await?;
+                if generation != self.generation {
+                    return Ok(()); // discarded on the way
+                }
+            }
+        }
+        let letters: Vec<DeadLetter> = std::mem::take(&mut batch.bad).into_iter().map(DeadLetter::from).collect();
+        if !self.bury(&letters).await? {
+            return Ok(());
+        }
+        self.store(batch, begun).await
+    }
+
+    async fn store(&mut self, batch: Batch, begun: Instant) -> Flow {
+        let advances: Vec<Advance> = batch
+            .steps
+            .iter()
+            .filter_map(|(&partition, step)| {
+                let from = *self.owned.get(&partition)?;
+                let to = Progress { epoch: from.epoch, next_offset: step.next_offset, write_time: step.write_time };
+                Some(Advance { partition, from, to })
+            })
+            .collect();
+        let mut pause = BACKOFF.0;
+        loop {
+            let mut urgent = self.parts.urgent.clone();
+            let result = tokio::select! {
+                result = self.parts.sink.commit(&advances) => Some(result),
+                () = deadline(&mut urgent) => None,
+            };
+            match result {
+                Some(Ok(rows_out)) => {
+                    self.stored(&advances, batch.rows, rows_out, begun);
+                    return self.caught_up();
+                }
+                Some(Err(SinkError::Refused(rows))) => {
+                    let Some(first) = rows.first() else { continue };
+                    if self.parts.dead_letters.is_none() {
+                        let message = format!("a row is refused for its content, and the stream has no deadLetterTopic for it: {}", first.error);
+                        let class = tapeline_api::report::ProblemClass::BadRecord;
+                        return Err(Stop::Failed(Problem { class, message, partition: Some(first.partition), offset: Some(first.offset) }));
+                    }
+                    let letters: Vec<DeadLetter> = rows.into_iter().map(DeadLetter::from).collect();
+                    if !self.bury(&letters).await? {
+                        return Ok(());
+                    }
+                }
+                Some(Err(SinkError::Fatal(problem))) => return Err(Stop::Failed(problem)),
+                Some(Err(SinkError::Fenced(text))) => {
+                    self.discard(&text);
+                    return Ok(());
+                }
+                Some(Err(SinkError::Outage(problem))) => {
+                    tracing::warn!(class = %problem.class, "{}", problem.message);
+                    self.parts.status.waiting(Who::Engine, problem);
+                    if self.pause(&mut pause).await.is_err() {
+                        self.discard("the store does not answer, and the partitions are wanted elsewhere");
+                        return Ok(());
+                    }
+                }
+                None => {
+                    self.discard("the store did not answer in time, and the partitions are wanted elsewhere");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn stored(&mut self, advances: &[Advance], rows_in: u64, rows_out: u64, begun: Instant) {
+        let status = &self.parts.status;
+        status.going_on(Who::Engine);
+        for advance in advances {
+            self.owned.insert(advance.partition, advance.to);
+            status.stored(advance.partition, advance.to.next_offset);
+        }
+        let took = begun.elapsed();
+        let commit_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        status.batch(BatchReport { rows_in, rows_out, commit_ms, cut_at_ms: now_micros() / 1000 }, took);
+        tracing::debug!(rows_in, rows_out, commit_ms, "stored");
+        self.command(Command::Mirror(advances.iter().map(|advance| (advance.partition, advance.to.next_offset)).collect()));
+    }
+
+    /// When measuring: whether everything that was there at the start is stored.
+    fn caught_up(&self) -> Flow {
+        let is_behind = |(partition, end): (&i32, &i64)| self.owned.get(partition).is_none_or(|progress| progress.next_offset < *end);
+        if self.parts.until_caught_up && !self.ends.is_empty() && !self.ends.iter().any(is_behind) { Err(Stop::Done) } else { Ok(()) }
+    }
+
+    /// Lets the sink write what it can, waiting for the store as long as it takes.
+    pub(super) async fn drain(&mut self) -> Flow {
+        let mut pause = BACKOFF.0;
+        loop {
+            let mut urgent = self.parts.urgent.clone();
+            let result = tokio::select! {
+                result = self.parts.sink.drain() => Some(result),
+                () = deadline(&mut urgent) => None,
+            };
+            match result {
+                Some(Ok(())) => {
+                    self.parts.status.going_on(Who::Engine);
+                    return Ok(());
+                }
+                Some(Err(SinkError::Refused(rows))) => {
+                    let letters: Vec<DeadLetter> = rows.into_iter().map(DeadLetter::from).collect();
+                    if !self.bury(&letters).await? {
+                        return Ok(());
+                    }
+                }
+                Some(Err(SinkError::Fatal(problem))) => return Err(Stop::Failed(problem)),
+                Some(Err(SinkError::Fenced(text))) => {
+                    self.discard(&text);
+                    return Ok(());
+                }
+                Some(Err(SinkError::Outage(problem))) => {
+                    self.parts.status.waiting(Who::Engine, problem);
+                    if self.pause(&mut pause).await.is_err() {
+                        self.discard("the store does not answer, and the partitions are wanted elsewhere");
+                        return Ok(());
+                    }
+                }
+                None => {
+                    self.discard("the store did not answer in time, and the partitions are wanted elsewhere");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Puts records into the dead-letter topic, waiting for it as long as it takes. False: the micro-batch was discarded meanwhile.
+    async fn bury(&mut self, letters: &[DeadLetter]) -> Result<bool, Stop> {
+        let mut pause = BACKOFF.0;
+        loop {
+            if letters.is_empty() {
+                return Ok(true);
+            }
+            let Some(dead_letters) = &self.parts.dead_letters else {
+                let message = "a record is refused, and the stream has no deadLetterTopic for it".to_owned();
+                let class = tapeline_api::report::ProblemClass::BadRecord;
+                return Err(Stop::Failed(Problem { class, message, partition: None, offset: None }));
+            };
+            let mut urgent = self.parts.urgent.clone();
+            let sent = tokio::select! {
+                sent = dead_letters.send(letters) => Some(sent),
+                () = deadline(&mut urgent) => None,
+            };
+            match sent {
+                Some(Ok(())) => {
+                    self.parts.status.going_on(Who::Engine);
+                    self.parts.status.bad(letters.len() as u64);
+                    return Ok(true);
+                }
+                Some(Err(problem)) => {
+                    self.parts.status.waiting(Who::Engine, problem);
+                    if self.pause(&mut pause).await.is_err() {
+                        self.discard("the dead-letter topic does not answer, and the partitions are wanted elsewhere");
+                        return Ok(false);
+                    }
+                }
+                None => {
+                    self.discard("the dead-letter topic did not answer in time, and the partitions are wanted elsewhere");
+                    return Ok(false);
+                }
+            }
+        }
+    }
+}
+
+/// Returns at the time by which this engine has to be done; never, while nobody waits for it.
+async fn deadline(urgent: &mut watch::Receiver<Urgent>) {
+    loop {
+        let at = *urgent.borrow_and_update();
+        let far = Instant::now() + Duration::from_secs(86_400);
+        tokio::select! {
+            () = sleep_until(at.unwrap_or(far)), if at.is_some() => return,
+            changed = urgent.changed() => if changed.is_err() { std::future::pending::<()>().await },
+        }
+    }
+}

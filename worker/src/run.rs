@@ -1,0 +1,138 @@
+//! One worker from start to end: settings, consumer, engine, and the signals that end it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tapeline_api::report::{Problem, ProblemClass};
+use tapeline_api::settings::{SinkSettings, WorkerSettings};
+use tapeline_query::plan::{CheckedQuery, check};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::consumer::{self, Urgent};
+use crate::dead_letters::DeadLetters;
+use crate::engine::{Engine, Parts};
+use crate::http;
+use crate::settings::{Credentials, read};
+use crate::sink::{AnySink, ProgressKey};
+use crate::status::Status;
+
+/// How a worker is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The settings' file.
+    pub settings: PathBuf,
+    /// The folder of mounted Secrets.
+    pub credentials: PathBuf,
+    /// Where it is asked for its status.
+    pub listen: SocketAddr,
+    /// End when the topic's end is reached.
+    pub until_caught_up: bool,
+}
+
+/// What remains of the grace period when the engine has to be done, to leave the group in order.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM. Settings that cannot be used are no reason to end: the worker stays, unready, and says why on `/status`.
+///
+/// # Errors
+/// The status cannot be served, or the system refuses a signal handler.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (stop, stopping) = watch::channel::<Urgent>(None);
+    let settings = read(&options.settings);
+    let name = settings.as_ref().map(|settings| settings.query.to_string()).unwrap_or_default();
+    let grace = Duration::from_secs(settings.as_ref().map_or(60, |settings| settings.grace_period_seconds));
+    let status = Arc::new(Status::new(name));
+
+    let server = tokio::spawn(http::serve(options.listen, Arc::clone(&status)));
+    let work = work(settings, &options, &status, stopping);
+    tokio::pin!(work);
+    let finished = tokio::select! {
+        result = &mut work => Some(result),
+        _ = terminate.recv() => None,
+        served = server => return Ok(served??),
+    };
+    match finished {
+        Some(Ok(())) if options.until_caught_up => return Ok(()),
+        Some(result) => {
+            if let Err(error) = result {
+                let problem = Problem { class: ProblemClass::InvalidSettings, message: format!("{error:#}"), partition: None, offset: None };
+                tracing::error!("{}", problem.message);
+                status.failed(problem);
+            }
+            // It stays, so that /status can say why: an end would be a crash loop.
+            terminate.recv().await;
+            return Ok(());
+        }
+        None => {}
+    }
+    tracing::info!("stopping");
+    let deadline = Instant::now() + grace.saturating_sub(MARGIN).max(Duration::from_secs(1));
+    stop.send_replace(Some(deadline));
+    tokio::select! {
+        _ = &mut work => {}
+        _ = terminate.recv() => tracing::warn!("stopped at once"),
+        () = tokio::time::sleep_until(deadline + MARGIN / 2) => tracing::warn!("stopped without leaving the group"),
+    }
+    Ok(())
+}
+
+async fn work(
+    settings: Result<WorkerSettings, crate::settings::SettingsError>,
+    options: &Options,
+    status: &Arc<Status>,
+    stopping: watch::Receiver<Urgent>,
+) -> anyhow::Result<()> {
+    let settings = settings?;
+    let query = check(std::slice::from_ref(&settings.stream), &settings.sql).map_err(|error| anyhow::anyhow!("the query: {error}"))?;
+    let mut handle = consumer::spawn(&settings, Arc::clone(status), stopping)?;
+    // No id: the process is to end before any broker answered.
+    if let Ok(cluster) = (&mut handle.cluster).await {
+        let engine = engine(&settings, query, options, status, cluster, handle.events, handle.commands, handle.urgent)?;
+        engine.run().await;
+    }
+    let thread = handle.thread;
+    tokio::task::spawn_blocking(move || thread.join()).await?.map_err(|_| anyhow::anyhow!("the consumer's thread has panicked"))
+}
+
+#[allow(clippy::too_many_arguments, reason = "puts the parts together, once")]
+fn engine(
+    settings: &WorkerSettings,
+    query: CheckedQuery,
+    options: &Options,
+    status: &Arc<Status>,
+    kafka_cluster: String,
+    events: tokio::sync::mpsc::Receiver<consumer::Event>,
+    commands: std::sync::mpsc::Sender<consumer::Command>,
+    urgent: watch::Receiver<Urgent>,
+) -> anyhow::Result<Engine> {
+    let key = ProgressKey {
+        kafka_cluster,
+        query: settings.progress_name(),
+        topic: settings.stream.topic.to_string(),
+        sink_table: match &settings.sink {
+            SinkSettings::Cassandra { table, .. } | SinkSettings::MySql { table, .. } => table.to_string(),
+            SinkSettings::Blackhole => String::new(),
+        },
+        plan_hash: query.hash(),
+    };
+    let columns = query.output().iter().map(|column| column.name.clone()).collect();
+    let credentials = Credentials::new(options.credentials.clone());
+    let sink = AnySink::new(settings, &credentials, key, columns);
+    let dead_letters = DeadLetters::new(settings)?;
+    Ok(Engine::new(Parts {
+        settings: settings.clone(),
+        query,
+        sink,
+        dead_letters,
+        events,
+        commands,
+        urgent,
+        status: Arc::clone(status),
+        until_caught_up: options.until_caught_up,
+    }))
+}

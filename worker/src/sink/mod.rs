@@ -1,0 +1,191 @@
+//! Where rows and progress go. A sink stores the progress of the query together with its rows, or after rows that are harmless to repeat, so that a record
+//! counts once whatever dies. What a sink cannot do now ([`SinkError::Outage`]) it keeps; the engine calls it again.
+
+mod blackhole;
+mod cassandra;
+mod mysql;
+mod rows;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use tapeline_api::report::{Problem, ProblemClass};
+use tapeline_api::settings::{SinkSettings, WorkerSettings};
+
+use crate::settings::Credentials;
+
+/// How far a query is in a partition: the row of the progress table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Rises when the topic is created anew or lost records were accepted: offsets of different epochs cannot be compared.
+    pub epoch: i64,
+    /// The first offset that is not in the sink.
+    pub next_offset: i64,
+    /// The last write time given (see `tapeline_query::decode::WriteTimes`).
+    pub write_time: i64,
+}
+
+/// A step of a partition at a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advance {
+    /// The partition.
+    pub partition: i32,
+    /// What is stored. If something else is, another worker was there.
+    pub from: Progress,
+    /// What is to be stored.
+    pub to: Progress,
+}
+
+/// Under which key the progress of this query is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgressKey {
+    /// Kafka's cluster id.
+    pub kafka_cluster: String,
+    /// `namespace/pipeline/query/replay id`.
+    pub query: String,
+    /// The topic.
+    pub topic: String,
+    /// Kept beside the progress for whoever looks: the table, and the hash of the plan.
+    pub sink_table: String,
+    /// See `sink_table`.
+    pub plan_hash: String,
+}
+
+/// A row that the store refuses for its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRow {
+    /// Where it came from.
+    pub partition: i32,
+    /// Where it came from.
+    pub offset: i64,
+    /// Where it came from.
+    pub index: i32,
+    /// Why, in the store's words.
+    pub error: String,
+    /// The row as a JSON object.
+    pub payload: Vec<u8>,
+}
+
+/// Why a sink did not do what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// The store does not answer, or lacks what is needed. What was given to the sink is kept: call again.
+    #[error("{}", .0.message)]
+    Outage(Problem),
+    /// Stored progress is not what this worker thinks. Nothing was written that counts: discard, read progress, go back.
+    #[error("another worker has stored progress: {0}")]
+    Fenced(String),
+    /// Rows that the store refuses for their content. Nothing was written that counts; the rows are out of the buffer: put them into the dead-letter topic, then
+    /// call again.
+    #[error("{} rows are refused", .0.len())]
+    Refused(Vec<RefusedRow>),
+    /// Only a change helps.
+    #[error("{}", .0.message)]
+    Fatal(Problem),
+}
+
+impl SinkError {
+    /// An outage of `class`.
+    pub(crate) fn outage(class: ProblemClass, message: impl Into<String>) -> Self {
+        Self::Outage(Problem { class, message: message.into(), partition: None, offset: None })
+    }
+
+    /// A fault that stays.
+    pub(crate) fn fatal(class: ProblemClass, message: impl Into<String>) -> Self {
+        Self::Fatal(Problem { class, message: message.into(), partition: None, offset: None })
+    }
+}
+
+/// What every sink does. All futures may be dropped at any await; what was begun then either happens or not, and the fence tells.
+#[allow(async_fn_in_trait, reason = "used in this crate only, on one thread")]
+pub trait Sink {
+    /// The stored progress of this query in this topic, by partition; empty if there is none.
+    async fn read_progress(&mut self) -> Result<BTreeMap<i32, Progress>, SinkError>;
+
+    /// Stores the first progress of a partition, before its first record is read. Storing the same again is no error; different progress of the same or a later
+    /// epoch is [`SinkError::Fenced`].
+    async fn store_start(&mut self, partition: i32, start: Progress) -> Result<(), SinkError>;
+
+    /// Takes rows of the open micro-batch: the query's output columns in the types of `tapeline_query::sink::Canonical`, then, for a row-wise query, the
+    /// columns of `tapeline_query::schema::HIDDEN`.
+    fn push(&mut self, rows: RecordBatch);
+
+    /// Whether it holds as much as it should: call [`Sink::drain`], and if it is full still, cut.
+    fn is_full(&self) -> bool;
+
+    /// Writes what can be written before the cut. Sinks whose rows count only with their progress do nothing here.
+    async fn drain(&mut self) -> Result<(), SinkError>;
+
+    /// Writes all rows pushed since the last commit or discard, then (or with them) the progress. Returns the number of rows written.
+    async fn commit(&mut self, advances: &[Advance]) -> Result<u64, SinkError>;
+
+    /// Forgets all rows pushed since the last commit.
+    fn discard(&mut self);
+}
+
+/// The sinks there are.
+pub enum AnySink {
+    /// See [`cassandra`].
+    Cassandra(Box<cassandra::CassandraSink>),
+    /// See [`mysql`].
+    MySql(Box<mysql::MySqlSink>),
+    /// See [`blackhole`].
+    Blackhole(blackhole::BlackholeSink),
+}
+
+impl AnySink {
+    /// The sink that `settings` name. Nothing is connected yet.
+    #[must_use]
+    pub fn new(settings: &WorkerSettings, credentials: &Credentials, key: ProgressKey, columns: Vec<String>) -> Self {
+        match &settings.sink {
+            SinkSettings::Cassandra { connection, table, nulls } => {
+                Self::Cassandra(Box::new(cassandra::CassandraSink::new(connection.clone(), credentials.clone(), table.clone(), *nulls, key, columns)))
+            }
+            SinkSettings::MySql { connection, table, mode } => {
+                Self::MySql(Box::new(mysql::MySqlSink::new(connection.clone(), credentials.clone(), table.clone(), *mode, Arc::new(key), columns)))
+            }
+            SinkSettings::Blackhole => Self::Blackhole(blackhole::BlackholeSink::default()),
+        }
+    }
+}
+
+macro_rules! each {
+    ($self:ident, $sink:ident => $call:expr) => {
+        match $self {
+            AnySink::Cassandra($sink) => $call,
+            AnySink::MySql($sink) => $call,
+            AnySink::Blackhole($sink) => $call,
+        }
+    };
+}
+
+impl Sink for AnySink {
+    async fn read_progress(&mut self) -> Result<BTreeMap<i32, Progress>, SinkError> {
+        each!(self, sink => sink.read_progress().await)
+    }
+
+    async fn store_start(&mut self, partition: i32, start: Progress) -> Result<(), SinkError> {
+        each!(self, sink => sink.store_start(partition, start).await)
+    }
+
+    fn push(&mut self, rows: RecordBatch) {
+        each!(self, sink => sink.push(rows));
+    }
+
+    fn is_full(&self) -> bool {
+        each!(self, sink => sink.is_full())
+    }
+
+    async fn drain(&mut self) -> Result<(), SinkError> {
+        each!(self, sink => sink.drain().await)
+    }
+
+    async fn commit(&mut self, advances: &[Advance]) -> Result<u64, SinkError> {
+        each!(self, sink => sink.commit(advances).await)
+    }
+
+    fn discard(&mut self) {
+        each!(self, sink => sink.discard());
+    }
+}
