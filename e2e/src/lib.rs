@@ -1,1 +1,25 @@
-//! End-to-end tests against the test bed's real servers; nothing is mocked.
+//! End-to-end tests against the test bed's real servers; nothing is mocked. A test is a [`story`] in a [`World`] of its own: a namespace that the installed
+//! operator watches, and names of topics, keyspace and database that nobody else has. What a story looks at is what a user would look at: rows, sums,
+//! conditions, generations. The binary `demo-report` reads the same [`golden`] numbers for `make demo`.
+
+#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "this is test code: what is not as expected ends the test")]
+
+pub mod audit;
+pub mod bed;
+pub mod chart;
+pub mod command;
+pub mod connect;
+pub mod footprint;
+pub mod golden;
+pub mod pipeline;
+pub mod processes;
+pub mod servers;
+pub mod status;
+pub mod topic;
+pub mod wait;
+pub mod world;
+
+pub use bed::Bed;
+pub use pipeline::Pipeline;
+pub use wait::{eventually, within};
+pub use world::{World, story};

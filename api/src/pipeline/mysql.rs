@@ -16,7 +16,7 @@ pub struct MySql {
     pub host: String,
     /// The server's port.
     #[serde(default = "port")]
-    #[schemars(range(min = 1, max = 65_535))]
+    #[schemars(range(min = 1, max = 65_535), extend("format" = "int32"))]
     pub port: u16,
     /// User and password of the workers and, where `adminCredentialsSecretRef` is not set, of the operator.
     pub credentials_secret_ref: CredentialsSecretRef,

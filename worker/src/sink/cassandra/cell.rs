@@ -1,6 +1,6 @@
 //! A value of a query's output as the bytes of a column in Cassandra, and why a value may not fit. The bytes are those of the native protocol, big-endian.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use scylla::cluster::metadata::{ColumnType, NativeType};
 use uuid::Uuid;

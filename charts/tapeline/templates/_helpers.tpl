@@ -1,0 +1,68 @@
+{{/* The name of the operator's objects: the release's, with the chart's where it does not say it already. */}}
+{{- define "tapeline.name" -}}
+{{- if contains "tapeline" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-tapeline" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "tapeline.selector" -}}
+app.kubernetes.io/name: tapeline-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "tapeline.labels" -}}
+{{ include "tapeline.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{/* An image: {{ include "tapeline.image" (list . "worker") }} */}}
+{{- define "tapeline.image" -}}
+{{- $root := index . 0 }}{{ $image := index $root.Values.images (index . 1) -}}
+{{ $image.repository }}:{{ $image.tag | default $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- end }}
+
+{{/* The watched namespaces, separated by commas; empty for the whole cluster. */}}
+{{- define "tapeline.namespaces" -}}
+{{- if not .Values.watch.cluster }}{{ join "," (.Values.watch.namespaces | default (list .Release.Namespace)) }}{{ end }}
+{{- end }}
+
+{{/* What the operator may do where pipelines are. Each rule says who needs it; used equals granted. */}}
+{{- define "tapeline.rules" -}}
+# The pipelines themselves: controller.rs watches them. It never changes a specification.
+- apiGroups: [tapeline.dev]
+  resources: [tradingpipelines]
+  verbs: [list, watch]
+# What came of them: reconcile/status/writer.rs.
+- apiGroups: [tapeline.dev]
+  resources: [tradingpipelines/status]
+  verbs: [patch]
+# Owner references with blockOwnerDeletion, where the admission plugin OwnerReferencesPermissionEnforcement asks for it: reconcile/build/mod.rs.
+- apiGroups: [tapeline.dev]
+  resources: [tradingpipelines/finalizers]
+  verbs: [update]
+# One Deployment for each query and producer. list, watch: controller.rs, those with our label. get: reconcile/dereference.rs, whether a name is taken.
+# create, patch: server-side apply; delete: suspended or removed ones (reconcile/apply.rs).
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+# How many pods: reconcile/apply.rs.
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [patch]
+# Settings of workers and producers, immutable, never listed (reconcile/apply.rs); reference rows and bars to replay by name (reconcile/dereference.rs).
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, delete]
+# User names and passwords of Cassandra and MySQL, by the name that a pipeline gives, never listed: reconcile/dereference.rs.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get]
+# Addresses of workers and producers, and why they do not start: controller.rs, observer/mod.rs.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# Events of pipelines: reconcile/status/events.rs. patch: kube's recorder counts a repeated one.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}

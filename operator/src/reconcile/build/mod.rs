@@ -1,0 +1,193 @@
+//! Builds the Kubernetes objects of a pipeline: for each query and producer a ConfigMap with its settings and a Deployment. Pure: what is known of the outside
+//! comes in, objects come out. `settings` says what the program inside is told, `deployment` how it runs.
+
+pub mod deployment;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+use kube::api::ObjectMeta;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tapeline_api::TradingPipeline;
+use tapeline_api::names::{DataKey, ItemName, ObjectName};
+use tapeline_api::pipeline::workers::Resources;
+
+/// The label on every object of a pipeline that says which.
+pub const PIPELINE_LABEL: &str = "tapeline.dev/pipeline";
+/// The label of a query's objects.
+pub const QUERY_LABEL: &str = "tapeline.dev/query";
+/// The label of a producer's objects.
+pub const PRODUCER_LABEL: &str = "tapeline.dev/producer";
+/// What `app.kubernetes.io/managed-by` says.
+pub const MANAGED_BY: &str = "tapeline";
+/// The label by which the operator's watches select.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+
+/// What a Deployment runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    Query,
+    Producer,
+}
+
+impl Kind {
+    /// As it is part of names and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Producer => "producer",
+        }
+    }
+
+    /// The label that holds the item's name.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Query => QUERY_LABEL,
+            Self::Producer => PRODUCER_LABEL,
+        }
+    }
+}
+
+/// A Secret that a pod mounts, as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The folder under the credentials' folder: `mysql` or `cassandra`.
+    pub folder: &'static str,
+    /// The Secret.
+    pub secret: ObjectName,
+    /// The key of the user name.
+    pub username_key: DataKey,
+    /// The key of the password.
+    pub password_key: DataKey,
+    /// The Secret's uid and resourceVersion: pods roll when it moves. Never a hash of the content, which whoever may view pods could guess offline.
+    pub version: String,
+}
+
+/// Everything that the objects of one query or producer are built from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// Query or producer.
+    pub kind: Kind,
+    /// Its name in the pipeline.
+    pub name: ItemName,
+    /// The document for the program.
+    pub settings: String,
+    /// The image.
+    pub image: String,
+    /// `imagePullPolicy`; the cluster's default when absent.
+    pub image_pull_policy: Option<String>,
+    /// Secrets that it mounts.
+    pub credentials: Vec<Credentials>,
+    /// A ConfigMap with a file to replay, its key, and its uid and resourceVersion.
+    pub data: Option<(ObjectName, DataKey, String)>,
+    /// CPU and memory.
+    pub resources: ResourceRequirements,
+    /// Pods.
+    pub replicas: i32,
+    /// What must never run in two versions at once (SQL and sink; source): a change of it stops the old pods before the new ones start.
+    pub exclusive: String,
+}
+
+impl Workload {
+    /// The Deployment's name.
+    #[must_use]
+    pub fn object_name(&self, pipeline: &str) -> String {
+        object_name(pipeline, self.kind, self.name.as_str())
+    }
+
+    /// The name of the ConfigMap, which changes with its content: it is immutable, so a pod keeps the settings that it was started with.
+    #[must_use]
+    pub fn config_map_name(&self, pipeline: &str) -> String {
+        format!("{}-{}", self.object_name(pipeline), short_hash(&self.settings))
+    }
+}
+
+/// `<pipeline>-query-<name>` or `<pipeline>-producer-<name>`.
+#[must_use]
+pub fn object_name(pipeline: &str, kind: Kind, name: &str) -> String {
+    format!("{pipeline}-{}-{name}", kind.as_str())
+}
+
+/// Labels of the objects of an item.
+#[must_use]
+pub fn labels(pipeline: &str, kind: Kind, name: &str) -> BTreeMap<String, String> {
+    let program = match kind {
+        Kind::Query => "tapeline-worker",
+        Kind::Producer => "tapeline-producer",
+    };
+    [
+        ("app.kubernetes.io/name", program),
+        ("app.kubernetes.io/instance", pipeline),
+        ("app.kubernetes.io/component", kind.as_str()),
+        (MANAGED_BY_LABEL, MANAGED_BY),
+        (PIPELINE_LABEL, pipeline),
+        (kind.label(), name),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
+}
+
+/// The reference by which Kubernetes deletes our objects with the pipeline: before it, where the deletion is in the foreground.
+#[must_use]
+pub fn owner(pipeline: &TradingPipeline) -> Option<OwnerReference> {
+    pipeline.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: Some(true), ..owner })
+}
+
+/// The ConfigMap of an item.
+#[must_use]
+pub fn config_map(pipeline: &TradingPipeline, workload: &Workload) -> ConfigMap {
+    let name = pipeline.metadata.name.as_deref().unwrap_or_default();
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(workload.config_map_name(name)),
+            namespace: pipeline.metadata.namespace.clone(),
+            labels: Some(labels(name, workload.kind, workload.name.as_str())),
+            owner_references: owner(pipeline).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        data: Some([("settings.json".to_owned(), workload.settings.clone())].into()),
+        immutable: Some(true),
+        ..ConfigMap::default()
+    }
+}
+
+/// The first that is set: the item's, the pipeline's, the default.
+#[must_use]
+pub fn resources(item: Option<&Resources>, pipeline: Option<&Resources>) -> ResourceRequirements {
+    let quantities = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), Quantity((*value).to_owned()))).collect();
+    match item.or(pipeline) {
+        Some(given) => ResourceRequirements {
+            requests: (!given.requests.is_empty()).then(|| given.requests.clone()),
+            limits: (!given.limits.is_empty()).then(|| given.limits.clone()),
+            ..ResourceRequirements::default()
+        },
+        None => ResourceRequirements {
+            requests: Some(quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
+            limits: Some(quantities(&[("memory", "256Mi")])),
+            ..ResourceRequirements::default()
+        },
+    }
+}
+
+/// Ten hexadecimal digits of SHA-256: enough for names that differ by content, short enough to be read.
+#[must_use]
+pub fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// [`short_hash`] of the value's JSON.
+#[must_use]
+pub fn hash_of<T: Serialize>(value: &T) -> String {
+    short_hash(&serde_json::to_string(value).unwrap_or_default())
+}

@@ -1,0 +1,153 @@
+//! Whole built objects as snapshots, and the decisions between one version of a Deployment and the next.
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
+use rstest::rstest;
+use tapeline_api::TradingPipeline;
+
+use super::deployment::{OLD_SETTINGS, annotation, deployment, is_applied, is_rolled_out, old_settings};
+use super::settings::{self, Identity};
+use super::*;
+use crate::reconcile::validate::tests::{good, pipeline};
+
+const IDENTITY: Identity<'static> = Identity { namespace: "demo", pipeline: "stock-volume", cluster_id: "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9" };
+
+fn fixture() -> TradingPipeline {
+    pipeline(good())
+}
+
+fn credentials(folder: &'static str) -> Credentials {
+    Credentials {
+        folder,
+        secret: folder.parse().unwrap(),
+        username_key: "username".parse().unwrap(),
+        password_key: "password".parse().unwrap(),
+        version: format!("{folder}-uid.7"),
+    }
+}
+
+fn query(pipeline: &TradingPipeline, index: usize, folder: &'static str) -> Workload {
+    let query = &pipeline.spec.queries[index];
+    let settings = settings::worker(IDENTITY, &pipeline.spec, query, &pipeline.spec.streams[0], 1).unwrap();
+    Workload {
+        kind: Kind::Query,
+        name: query.name.clone(),
+        settings: serde_json::to_string_pretty(&settings).unwrap(),
+        image: "tapeline/worker:1".into(),
+        image_pull_policy: None,
+        credentials: vec![credentials(folder)],
+        data: None,
+        resources: resources(None, None),
+        replicas: 2,
+        exclusive: query.sql.clone(),
+    }
+}
+
+fn producer(pipeline: &TradingPipeline) -> Workload {
+    let producer = &pipeline.spec.producers[1];
+    Workload {
+        kind: Kind::Producer,
+        name: producer.name.clone(),
+        settings: serde_json::to_string_pretty(&settings::producer(IDENTITY, &pipeline.spec, producer)).unwrap(),
+        image: "tapeline/producer:1".into(),
+        image_pull_policy: Some("Never".into()),
+        credentials: Vec::new(),
+        data: Some(("bars".parse().unwrap(), "bars.csv.gz".parse().unwrap(), "bars-uid.3".into())),
+        resources: resources(None, None),
+        replicas: 1,
+        exclusive: String::new(),
+    }
+}
+
+/// As the API server would hold it, with every pod of it ready.
+fn rolled_out(mut deployment: Deployment) -> Deployment {
+    deployment.metadata.generation = Some(1);
+    deployment.status = Some(DeploymentStatus {
+        observed_generation: Some(1),
+        replicas: Some(2),
+        updated_replicas: Some(2),
+        ready_replicas: Some(2),
+        conditions: Some(vec![DeploymentCondition {
+            type_: "Progressing".into(),
+            status: "True".into(),
+            reason: Some("NewReplicaSetAvailable".into()),
+            ..DeploymentCondition::default()
+        }]),
+        ..DeploymentStatus::default()
+    });
+    deployment
+}
+
+fn strategy(deployment: &Deployment) -> &str {
+    deployment.spec.as_ref().unwrap().strategy.as_ref().unwrap().type_.as_deref().unwrap()
+}
+
+#[test]
+fn the_deployment_of_a_query() {
+    let pipeline = fixture();
+    insta::assert_yaml_snapshot!(deployment(&pipeline, &query(&pipeline, 1, "mysql"), None));
+}
+
+#[test]
+fn the_deployment_of_a_producer() {
+    let pipeline = fixture();
+    insta::assert_yaml_snapshot!(deployment(&pipeline, &producer(&pipeline), None));
+}
+
+#[test]
+fn the_settings_of_a_query() {
+    let pipeline = fixture();
+    insta::assert_yaml_snapshot!(config_map(&pipeline, &query(&pipeline, 0, "cassandra")));
+}
+
+#[test]
+fn what_is_built_twice_is_applied_once() {
+    let pipeline = fixture();
+    let first = rolled_out(deployment(&pipeline, &query(&pipeline, 0, "cassandra"), None));
+    assert!(is_applied(&deployment(&pipeline, &query(&pipeline, 0, "cassandra"), Some(&first)), &first));
+}
+
+#[rstest]
+#[case::the_trigger(|workload: &mut Workload| workload.settings.push(' '), "RollingUpdate")]
+#[case::the_sql(|workload: &mut Workload| { workload.settings.push(' '); workload.exclusive.push(' '); }, "Recreate")]
+#[case::the_secret(|workload: &mut Workload| workload.credentials[0].version.push('1'), "RollingUpdate")]
+fn what_changes_decides_how_pods_are_replaced(#[case] change: fn(&mut Workload), #[case] expected: &str) {
+    let pipeline = fixture();
+    let mut workload = query(&pipeline, 0, "cassandra");
+    let first = rolled_out(deployment(&pipeline, &workload, None));
+    assert_eq!(strategy(&first), "RollingUpdate");
+    change(&mut workload);
+    let second = deployment(&pipeline, &workload, Some(&first));
+    assert_eq!(strategy(&second), expected);
+    assert!(!is_applied(&second, &first));
+    // While it rolls out, and after, the next look finds nothing to do.
+    let mut rolling = second.clone();
+    rolling.metadata.generation = Some(2);
+    rolling.status = first.status;
+    assert!(!is_rolled_out(&rolling));
+    assert!(is_applied(&deployment(&pipeline, &workload, Some(&rolling)), &rolling));
+}
+
+#[test]
+fn old_settings_stay_until_no_pod_uses_them() {
+    let pipeline = fixture();
+    let mut workload = query(&pipeline, 0, "cassandra");
+    let first = rolled_out(deployment(&pipeline, &workload, None));
+    let old = workload.config_map_name("stock-volume");
+    workload.settings.push(' ');
+    let wanted = workload.config_map_name("stock-volume");
+    let mut second = deployment(&pipeline, &workload, Some(&first));
+    assert_eq!(annotation(&second, OLD_SETTINGS), Some(old.as_str()));
+    second.metadata.generation = Some(2);
+    second.status.clone_from(&first.status);
+    assert_eq!(old_settings(Some(&second), &wanted), [old.as_str()]);
+    let done = rolled_out(second);
+    assert_eq!(old_settings(Some(&done), &wanted), Vec::<&str>::new());
+    assert!(!is_applied(&deployment(&pipeline, &workload, Some(&done)), &done), "the annotation is emptied once");
+}
+
+#[test]
+fn the_longest_names_fit() {
+    let long = "a".repeat(40);
+    let name = object_name(&long, Kind::Producer, &long);
+    assert!(name.len() + 11 < 253 && long.len() <= 63, "{name}");
+}

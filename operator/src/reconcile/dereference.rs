@@ -1,0 +1,227 @@
+//! Step 1 (IO, reads only): what the specification refers to in Kubernetes. Secrets are read by name, one by one, and only the named keys are kept; what is missing
+//! or lacks a key is a problem of those who need it, not an error.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource};
+use tapeline_api::TradingPipeline;
+use tapeline_api::names::{DataKey, ItemName, ObjectName, SqlName};
+use tapeline_api::pipeline::{ConfigMapKeyRef, CredentialsSecretRef};
+
+use super::build::{self, Kind, object_name};
+use super::{Error, Target};
+use crate::context::Scope;
+use crate::external;
+use crate::observer::reports::ItemView;
+use crate::reason::{Area, Problem, Reason, near_miss};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// `spec.mysql.credentialsSecretRef`, which workers and producers mount.
+    pub mysql: Option<Result<Found, Problem>>,
+    /// `spec.mysql.adminCredentialsSecretRef`, where it is set.
+    pub mysql_admin: Option<Result<Found, Problem>>,
+    /// `spec.cassandra.credentialsSecretRef`, where it is set.
+    pub cassandra: Option<Result<Found, Problem>>,
+    /// Reference rows of MySQL tables.
+    pub rows: BTreeMap<SqlName, Result<Arc<str>, Problem>>,
+    /// ConfigMaps that producers replay: name, key, uid and resourceVersion.
+    pub data: BTreeMap<ItemName, Result<(ObjectName, DataKey, String), Problem>>,
+    /// The Deployments under the names that the pipeline's have.
+    pub deployments: BTreeMap<(Kind, ItemName), Live>,
+    /// Deployments of queries and producers that are no longer in the specification.
+    pub leftover: Vec<Arc<Deployment>>,
+    /// What the pods of each item say.
+    pub reports: BTreeMap<(Kind, ItemName), ItemView>,
+    /// Why pods of each item do not start.
+    pub pods: BTreeMap<(Kind, ItemName), Vec<String>>,
+}
+
+/// User and password.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// For the operator's own connection.
+    pub credentials: external::Credentials,
+    /// For pods that mount the Secret.
+    pub mounted: build::Credentials,
+}
+
+/// What stands under a Deployment's name.
+#[derive(Debug, Clone, Default)]
+pub enum Live {
+    /// Nothing.
+    #[default]
+    Absent,
+    /// Ours.
+    Ours(Arc<Deployment>),
+    /// Somebody else's.
+    Foreign,
+}
+
+impl Live {
+    /// Ours, if it is.
+    #[must_use]
+    pub const fn ours(&self) -> Option<&Arc<Deployment>> {
+        match self {
+            Self::Ours(deployment) => Some(deployment),
+            Self::Absent | Self::Foreign => None,
+        }
+    }
+}
+
+/// Reads what `target` refers to.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn dereference(target: &Target, scope: &Scope) -> Result<Inputs, Error> {
+    let mut inputs = Inputs::default();
+    let spec = &target.pipeline.spec;
+    if let Some(mysql) = &spec.mysql {
+        let field = "spec.mysql.credentialsSecretRef";
+        inputs.mysql = Some(secret(target, scope, Area::MySql, "mysql", field, &mysql.credentials_secret_ref).await?);
+        if let Some(admin) = &mysql.admin_credentials_secret_ref {
+            inputs.mysql_admin = Some(secret(target, scope, Area::MySql, "mysql", "spec.mysql.adminCredentialsSecretRef", admin).await?);
+        }
+        for (index, table) in mysql.tables.iter().enumerate() {
+            if let Some(rows) = &table.rows_from {
+                let field = format!("spec.mysql.tables[{index}].rowsFrom.configMapKeyRef");
+                inputs.rows.insert(table.name.clone(), rows_of(target, scope, field, &rows.config_map_key_ref).await?);
+            }
+        }
+    }
+    if let Some(reference) = spec.cassandra.as_ref().and_then(|cassandra| cassandra.credentials_secret_ref.as_ref()) {
+        let field = "spec.cassandra.credentialsSecretRef";
+        inputs.cassandra = Some(secret(target, scope, Area::Cassandra, "cassandra", field, reference).await?);
+    }
+    for (index, producer) in spec.producers.iter().enumerate() {
+        if let Some(reference) = producer.source.replay.as_ref().and_then(|replay| replay.config_map_key_ref.as_ref()) {
+            let field = format!("spec.producers[{index}].source.replay.configMapKeyRef");
+            let found = config_map(target, scope, Area::Workers, field, reference).await?;
+            inputs.data.insert(producer.name.clone(), found.map(|(_, version)| (reference.name.clone(), reference.key.clone(), version)));
+        }
+    }
+    deployments(target, scope, &mut inputs).await?;
+    inputs.reports = scope.shared.reports.of(&target.namespace, &target.name);
+    inputs.pods = super::pods::waiting(target, &scope.pods);
+    Ok(inputs)
+}
+
+async fn secret(
+    target: &Target,
+    scope: &Scope,
+    area: Area,
+    folder: &'static str,
+    field: &'static str,
+    reference: &CredentialsSecretRef,
+) -> Result<Result<Found, Problem>, Error> {
+    let api: Api<Secret> = Api::namespaced(scope.shared.client.clone(), &target.namespace);
+    let missing = |message: String| Ok(Err(Problem::waiting(area, Reason::SecretMissing, field, message)));
+    let Some(secret) = api.get_opt(reference.name.as_str()).await.map_err(|source| Error::Read { what: "a Secret", source })? else {
+        let (name, namespace) = (&reference.name, &target.namespace);
+        return missing(format!(
+            "no Secret \"{name}\" in namespace \"{namespace}\"; create it: kubectl create secret generic {name} -n {namespace} --from-literal={}=.. --from-literal={}=..",
+            reference.username_key, reference.password_key
+        ));
+    };
+    let version = version(&secret.metadata);
+    let data = secret.data.unwrap_or_default();
+    let text = |key: &DataKey| data.get(key.as_str()).and_then(|value| String::from_utf8(value.0.clone()).ok());
+    let (Some(user), Some(password)) = (text(&reference.username_key), text(&reference.password_key)) else {
+        let wanted = if text(&reference.username_key).is_none() { &reference.username_key } else { &reference.password_key };
+        let hint = near_miss(wanted.as_str(), data.keys().map(String::as_str));
+        return missing(format!("the Secret \"{}\" has no text under the key \"{wanted}\"{hint}; add it, or name another key", reference.name));
+    };
+    Ok(Ok(Found {
+        credentials: external::Credentials { user, password: password.into(), field, secret: reference.name.to_string() },
+        mounted: build::Credentials {
+            folder,
+            secret: reference.name.clone(),
+            username_key: reference.username_key.clone(),
+            password_key: reference.password_key.clone(),
+            version,
+        },
+    }))
+}
+
+async fn rows_of(target: &Target, scope: &Scope, field: String, reference: &ConfigMapKeyRef) -> Result<Result<Arc<str>, Problem>, Error> {
+    let (bytes, _) = match config_map(target, scope, Area::MySql, field.clone(), reference).await? {
+        Ok(found) => found,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    Ok(String::from_utf8(bytes).map(Arc::from).map_err(|_| {
+        let message = format!("key \"{}\" of the ConfigMap \"{}\" is not UTF-8 text; save the CSV as UTF-8", reference.key, reference.name);
+        Problem::waiting(Area::MySql, Reason::ConfigMapMissing, field, message)
+    }))
+}
+
+/// The bytes under a key, with the ConfigMap's uid and resourceVersion.
+async fn config_map(
+    target: &Target,
+    scope: &Scope,
+    area: Area,
+    field: String,
+    reference: &ConfigMapKeyRef,
+) -> Result<Result<(Vec<u8>, String), Problem>, Error> {
+    let api: Api<ConfigMap> = Api::namespaced(scope.shared.client.clone(), &target.namespace);
+    let missing = |message: String| Ok(Err(Problem::waiting(area, Reason::ConfigMapMissing, field.clone(), message)));
+    let (name, key) = (&reference.name, &reference.key);
+    let Some(found) = api.get_opt(name.as_str()).await.map_err(|source| Error::Read { what: "a ConfigMap", source })? else {
+        let namespace = &target.namespace;
+        return missing(format!(
+            "no ConfigMap \"{name}\" in namespace \"{namespace}\"; create it: kubectl create configmap {name} -n {namespace} --from-file={key}=<file>"
+        ));
+    };
+    let version = version(&found.metadata);
+    let (mut data, mut binary) = (found.data.unwrap_or_default(), found.binary_data.unwrap_or_default());
+    let keys: Vec<String> = data.keys().chain(binary.keys()).cloned().collect();
+    match data.remove(key.as_str()).map(String::into_bytes).or_else(|| binary.remove(key.as_str()).map(|bytes| bytes.0)) {
+        Some(bytes) => Ok(Ok((bytes, version))),
+        None => {
+            let hint = near_miss(key.as_str(), keys.iter().map(String::as_str));
+            missing(format!("the ConfigMap \"{name}\" has no key \"{key}\"{hint}; add it, or name another key"))
+        }
+    }
+}
+
+fn version(metadata: &kube::api::ObjectMeta) -> String {
+    format!("{}.{}", metadata.uid.as_deref().unwrap_or_default(), metadata.resource_version.as_deref().unwrap_or_default())
+}
+
+/// The Deployments: from the cache, and where it has none, from the API server, since one without our label is not in the cache.
+async fn deployments(target: &Target, scope: &Scope, inputs: &mut Inputs) -> Result<(), Error> {
+    let api: Api<Deployment> = Api::namespaced(scope.shared.client.clone(), &target.namespace);
+    for (kind, name) in items(&target.pipeline) {
+        let object = object_name(&target.name, kind, name.as_str());
+        let cached = scope.deployments.get(&ObjectRef::new(&object).within(&target.namespace));
+        let found = match cached {
+            Some(cached) => Some(cached),
+            None => api.get_opt(&object).await.map_err(|source| Error::Read { what: "a Deployment", source })?.map(Arc::new),
+        };
+        let live = match found {
+            None => Live::Absent,
+            Some(found) if is_ours(&found, target) => Live::Ours(found),
+            Some(_) => Live::Foreign,
+        };
+        inputs.deployments.insert((kind, name.clone()), live);
+    }
+    let wanted: Vec<String> = items(&target.pipeline).map(|(kind, name)| object_name(&target.name, kind, name.as_str())).collect();
+    let ours = scope.deployments.state_filter(|deployment| deployment.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && is_ours(deployment, target));
+    inputs.leftover = ours.into_iter().filter(|deployment| !deployment.metadata.name.as_ref().is_some_and(|name| wanted.contains(name))).collect();
+    Ok(())
+}
+
+/// All queries and producers.
+pub fn items(pipeline: &TradingPipeline) -> impl Iterator<Item = (Kind, &ItemName)> {
+    let queries = pipeline.spec.queries.iter().map(|query| (Kind::Query, &query.name));
+    queries.chain(pipeline.spec.producers.iter().map(|producer| (Kind::Producer, &producer.name)))
+}
+
+/// Whether its controller is this very pipeline, not one of the same name before it.
+fn is_ours(deployment: &Deployment, target: &Target) -> bool {
+    deployment.meta().owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == target.uid)
+}

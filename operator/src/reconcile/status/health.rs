@@ -1,0 +1,175 @@
+//! What stands against a pipeline: the problems of its specification, of the systems, and of each query and producer. Pure.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use tapeline_api::pipeline::status::ItemState;
+use tapeline_api::report::ProblemClass;
+
+use super::Outcome;
+use super::conditions::Health;
+use crate::observer::reports::{ItemView, PodsState};
+use crate::reason::{Area, Problem, Reason};
+use crate::reconcile::Target;
+use crate::reconcile::apply::ItemResult;
+use crate::reconcile::build::Kind;
+use crate::reconcile::build::deployment::is_rolled_out;
+use crate::reconcile::plan::Step;
+
+/// A query or producer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ItemHealth {
+    /// In one word.
+    pub(super) state: ItemState,
+    /// What is wrong; empty when nothing is.
+    pub(super) message: String,
+    /// Pods asked for.
+    pub(super) replicas: Option<i32>,
+    /// Pods that are ready.
+    pub(super) ready_replicas: Option<i32>,
+}
+
+/// The pipeline and its items, in the order of the results.
+#[derive(Debug)]
+pub(super) struct Outlook {
+    /// The pipeline.
+    pub(super) health: Health,
+    /// Its items.
+    pub(super) items: Vec<ItemHealth>,
+}
+
+/// What stands against one item.
+#[derive(Debug, Default)]
+struct Findings {
+    problems: Vec<Problem>,
+    settling: Vec<Problem>,
+    unread: Option<Problem>,
+}
+
+/// Gathers everything.
+#[must_use]
+pub(super) fn look(outcome: &Outcome<'_>) -> Outlook {
+    let mut problems = outcome.validated.problems.clone();
+    for (area, system) in outcome.systems.iter() {
+        problems.extend(system.problems(area));
+    }
+    // The workers' own Secret, where the operator connects with another.
+    if outcome.inputs.mysql_admin.is_some() {
+        problems.extend(outcome.inputs.mysql.as_ref().and_then(|found| found.as_ref().err()).cloned());
+    }
+    let mut health = Health { problems: Vec::new(), settling: Vec::new(), unread: None, suspended: outcome.target.pipeline.spec.suspend };
+    let mut items = Vec::new();
+    for result in outcome.items {
+        let view = outcome.inputs.reports.get(&(result.plan.kind, result.plan.name.clone())).cloned().unwrap_or_default();
+        let findings = findings(outcome, result, &view);
+        items.push(item(outcome.target, result, &view, &findings));
+        problems.extend(findings.problems);
+        health.settling.extend(findings.settling);
+        health.unread = health.unread.or(findings.unread);
+    }
+    if health.suspended && outcome.pods_left {
+        problems.push(Problem::progress(Area::Workers, Reason::Progressing, "spec.suspend", "pods are finishing their last micro-batches"));
+    }
+    let mut seen = BTreeSet::new();
+    problems.retain(|problem| seen.insert(problem.clone()));
+    problems.sort_by_key(|problem| (problem.cure, problem.reason));
+    health.problems = problems;
+    Outlook { health, items }
+}
+
+fn findings(outcome: &Outcome<'_>, result: &ItemResult, view: &ItemView) -> Findings {
+    let mut findings = Findings { problems: result.plan.problems.clone(), ..Findings::default() };
+    findings.problems.extend(result.failed.clone());
+    let Step::Run(workload) = &result.plan.step else { return findings };
+    let (field, area) = (result.plan.field.clone(), Area::Workers);
+    if result.failed.is_some() {
+        return findings;
+    }
+    match result.live.as_deref() {
+        None => findings.problems.push(Problem::progress(area, Reason::Progressing, field.clone(), "its pods are being created")),
+        Some(live) => rollout(outcome, result, live, workload.replicas, &mut findings),
+    }
+    findings.problems.extend(reported(result, view));
+    if view.unreachable {
+        let message = "its pods are ready, but their status cannot be read; allow the operator's pods to reach port 8080 of the pipeline's pods (a NetworkPolicy, which the chart ships)";
+        findings.unread = Some(Problem::waiting(area, Reason::StatusUnreachable, field, message));
+    }
+    findings
+}
+
+/// What a Deployment says of its pods.
+fn rollout(outcome: &Outcome<'_>, result: &ItemResult, live: &Deployment, wanted: i32, findings: &mut Findings) {
+    let field = result.plan.field.clone();
+    let status = live.status.clone().unwrap_or_default();
+    let ready = status.ready_replicas.unwrap_or(0);
+    let waiting = |message: String| Problem::waiting(Area::Workers, Reason::WorkersNotReady, field.clone(), message);
+    let refused = status.conditions.iter().flatten().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
+    let stuck = outcome.inputs.pods.get(&(result.plan.kind, result.plan.name.clone())).filter(|reasons| !reasons.is_empty());
+    if let Some(refused) = refused {
+        findings.problems.push(waiting(format!("pods cannot be created: {}", refused.message.as_deref().unwrap_or_default())));
+    } else if is_rolled_out(live) && (ready > 0 || wanted == 0) {
+        if ready < wanted || status.replicas.unwrap_or(0) != wanted {
+            findings.settling.push(Problem::progress(Area::Workers, Reason::Progressing, field, "pods are starting or stopping"));
+        }
+    } else if let Some(reasons) = stuck {
+        findings.problems.push(waiting(reasons.join(", ")));
+    } else if is_rolled_out(live) {
+        findings.problems.push(waiting("no pod is ready; see kubectl describe pod".to_owned()));
+    } else {
+        findings.problems.push(Problem::progress(Area::Workers, Reason::Progressing, field, "its pods are rolling out"));
+    }
+}
+
+/// What the pods themselves say.
+fn reported(result: &ItemResult, view: &ItemView) -> Option<Problem> {
+    let problem = view.problem.as_ref()?;
+    let Step::Run(workload) = &result.plan.step else { return None };
+    let reason = match (problem.class, result.plan.kind) {
+        (ProblemClass::StoreUnreachable, _) if workload.credentials.iter().any(|credentials| credentials.folder == "mysql") => Reason::MySQLUnreachable,
+        (ProblemClass::StoreUnreachable, Kind::Query) => Reason::CassandraUnreachable,
+        (ProblemClass::BadRecord | ProblemClass::OutOfMemory | ProblemClass::InvalidSettings | ProblemClass::Internal, Kind::Producer) => Reason::ProducerFailed,
+        (class, _) => class.into(),
+    };
+    let field = result.plan.field.clone();
+    if view.state == Some(PodsState::Failed) {
+        Some(Problem::change(Area::Workers, reason, field, problem.message.clone()))
+    } else {
+        Some(Problem::waiting(Area::Workers, reason, field, problem.message.clone()))
+    }
+}
+
+fn item(target: &Target, result: &ItemResult, view: &ItemView, findings: &Findings) -> ItemHealth {
+    let (replicas, ready_replicas) = replicas(target, result);
+    let running = match view.state {
+        Some(PodsState::Failed) => ItemState::Failed,
+        Some(PodsState::Waiting) => ItemState::Waiting,
+        Some(PodsState::Done) => ItemState::Done,
+        Some(PodsState::Running | PodsState::Stopping) if ready_replicas.unwrap_or(0) > 0 => ItemState::Running,
+        _ => ItemState::Pending,
+    };
+    let state = match &result.plan.step {
+        Step::Stop => ItemState::Suspended,
+        Step::Leave(_) if result.plan.invalid.is_some() => ItemState::Invalid,
+        Step::Leave(_) if result.live.is_none() => ItemState::Pending,
+        Step::Leave(_) | Step::Run(_) => running,
+    };
+    let message = match (&result.plan.step, findings.problems.first()) {
+        (Step::Leave(awaited), _) => awaited.clone(),
+        (_, Some(problem)) => problem.message.clone(),
+        _ => String::new(),
+    };
+    ItemHealth { state, message, replicas, ready_replicas }
+}
+
+/// Pods asked for, and pods ready.
+#[must_use]
+pub(super) fn replicas(target: &Target, result: &ItemResult) -> (Option<i32>, Option<i32>) {
+    let spec = &target.pipeline.spec;
+    let declared = match result.plan.kind {
+        Kind::Query => spec.queries.iter().find(|query| query.name == result.plan.name).and_then(|query| query.scale.as_ref()).map_or(1, |scale| scale.replicas),
+        Kind::Producer => 1,
+    };
+    let wanted = if matches!(result.plan.step, Step::Stop) { 0 } else { declared };
+    let ready = result.live.as_ref().and_then(|live| live.status.as_ref()).and_then(|status| status.ready_replicas);
+    (Some(wanted), Some(ready.unwrap_or(0)))
+}

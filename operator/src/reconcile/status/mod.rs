@@ -1,0 +1,196 @@
+//! Step 6: says what came of it. `health` gathers what stands against the pipeline, `conditions` puts it into words, `writer` writes, only what differs.
+
+pub mod conditions;
+mod events;
+mod health;
+pub mod losses;
+pub mod writer;
+
+use std::collections::BTreeMap;
+
+use tapeline_api::TradingPipelineStatus;
+use tapeline_api::pipeline::status::{Origin, ProducerStatus, QueryStatus, ResourceKind, Summary};
+
+use super::apply::ItemResult;
+use super::build::Kind;
+use super::dereference::Inputs;
+use super::systems::{System, Systems};
+use super::validate::Validated;
+use super::{Error, Target};
+use crate::context::Scope;
+use crate::reason::Area;
+use health::{ItemHealth, Outlook};
+
+/// Every condition that a pipeline can have.
+pub const CONDITIONS: &[&str] = &["Ready", "Reconciling", "Stalled", "TopicsReady", "CassandraReady", "MySQLReady", "WorkersReady", losses::DATA_LOST];
+
+/// Everything that a status is made of.
+pub struct Outcome<'a> {
+    /// The pipeline.
+    pub target: &'a Target,
+    /// What is wrong with the specification.
+    pub validated: &'a Validated,
+    /// What was found.
+    pub inputs: &'a Inputs,
+    /// What became of the systems.
+    pub systems: &'a Systems,
+    /// What became of queries and producers.
+    pub items: &'a [ItemResult],
+    /// Whether pods of it are still there.
+    pub pods_left: bool,
+}
+
+/// Writes the status, sends Events for what changed, and says whether something may heal by itself soon.
+///
+/// # Errors
+/// When the status cannot be written.
+pub async fn update_status(outcome: &Outcome<'_>, scope: &Scope) -> Result<bool, Error> {
+    let outlook = health::look(outcome);
+    let (target, shared) = (outcome.target, &scope.shared);
+    let written = shared.statuses.update(shared, target, |status| set(status, outcome, &outlook)).await?;
+    let conditions = match &written {
+        Some(written) => written.after.conditions.clone(),
+        None => shared.statuses.current(target).await.conditions,
+    };
+    for condition in &conditions {
+        shared.metrics.condition(&target.namespace, &target.name, &condition.type_, &condition.status);
+    }
+    if let Some(written) = &written {
+        events::transitions(target, written, scope).await;
+    }
+    events::changes(target, outcome.systems, scope).await;
+    Ok(outlook.health.problems.iter().any(|problem| problem.cure == crate::reason::Cure::Waiting))
+}
+
+/// The areas that a pipeline has conditions for.
+fn areas(target: &Target) -> Vec<Area> {
+    let spec = &target.pipeline.spec;
+    let used = [
+        (Area::Topics, true),
+        (Area::Cassandra, spec.cassandra.is_some()),
+        (Area::MySql, spec.mysql.is_some()),
+        (Area::Workers, !spec.queries.is_empty() || !spec.producers.is_empty()),
+    ];
+    used.into_iter().filter(|(_, used)| *used).map(|(area, _)| area).collect()
+}
+
+/// Sets everything but the numbers, which are the observer's.
+fn set(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>, outlook: &Outlook) {
+    let generation = outcome.target.generation;
+    status.observed_generation = Some(generation);
+    let said = conditions::conditions(&outlook.health, &areas(outcome.target));
+    let mut all = conditions::with_times(said, &status.conditions, generation);
+    let lost = status.conditions.iter().find(|condition| condition.type_ == losses::DATA_LOST);
+    let acknowledged = outcome.target.pipeline.metadata.annotations.as_ref().and_then(|annotations| annotations.get(losses::ACKNOWLEDGE));
+    all.extend(losses::condition(lost, acknowledged.map(String::as_str), generation));
+    status.conditions = all;
+    status.summary = Some(summary(outcome));
+    resources(status, outcome);
+    topics(status, outcome);
+    queries(status, outcome, &outlook.items);
+    producers(status, outcome, &outlook.items);
+}
+
+fn queries(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>, items: &[ItemHealth]) {
+    let known: BTreeMap<_, _> = status.queries.drain(..).map(|query| (query.name.clone(), query)).collect();
+    let ours = outcome.items.iter().zip(items).filter(|(result, _)| result.plan.kind == Kind::Query);
+    status.queries = ours
+        .map(|(result, item)| {
+            let numbers = known.get(&result.plan.name);
+            QueryStatus {
+                name: result.plan.name.clone(),
+                state: item.state,
+                message: item.message.clone(),
+                replicas: item.replicas,
+                ready_replicas: item.ready_replicas,
+                lag: numbers.and_then(|query| query.lag),
+                behind_seconds: numbers.and_then(|query| query.behind_seconds),
+                rows_per_second: numbers.and_then(|query| query.rows_per_second),
+                bad_records: numbers.and_then(|query| query.bad_records),
+            }
+        })
+        .collect();
+    if status.queries.iter().all(|query| query.lag.is_none()) {
+        (status.lag, status.behind_seconds, status.rows_per_second) = (None, None, None);
+    }
+}
+
+fn producers(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>, items: &[ItemHealth]) {
+    let known: BTreeMap<_, _> = status.producers.drain(..).map(|producer| (producer.name.clone(), producer)).collect();
+    let ours = outcome.items.iter().zip(items).filter(|(result, _)| result.plan.kind == Kind::Producer);
+    status.producers = ours
+        .map(|(result, item)| ProducerStatus {
+            name: result.plan.name.clone(),
+            state: item.state,
+            message: item.message.clone(),
+            messages: known.get(&result.plan.name).and_then(|producer| producer.messages),
+        })
+        .collect();
+}
+
+/// What was created or found; what is no longer asked for is Released, never deleted.
+fn resources(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>) {
+    let asked: Vec<(ResourceKind, String)> = asked(outcome.target);
+    for (_, system) in outcome.systems.iter() {
+        for resource in system.applied.resources() {
+            losses::put_resource(&mut status.resources, resource);
+        }
+    }
+    for resource in &mut status.resources {
+        if !asked.contains(&(resource.kind, resource.name.clone())) {
+            resource.origin = Origin::Released;
+        }
+    }
+    status.resources.sort();
+}
+
+/// Everything outside Kubernetes that the specification names.
+fn asked(target: &Target) -> Vec<(ResourceKind, String)> {
+    let spec = &target.pipeline.spec;
+    let mut asked: Vec<(ResourceKind, String)> = Vec::new();
+    let dead_letters = spec.streams.iter().filter_map(|stream| stream.dead_letter_topic.as_ref());
+    asked.extend(spec.kafka.topics.iter().map(|topic| &topic.name).chain(dead_letters).map(|name| (ResourceKind::Topic, name.to_string())));
+    if let Some(cassandra) = &spec.cassandra {
+        let keyspace = &cassandra.keyspace;
+        asked.push((ResourceKind::CassandraKeyspace, keyspace.to_string()));
+        asked.extend(cassandra.tables.iter().map(|table| (ResourceKind::CassandraTable, format!("{keyspace}.{}", table.name))));
+    }
+    if let Some(mysql) = &spec.mysql {
+        let database = &mysql.database;
+        asked.push((ResourceKind::MySQLDatabase, database.to_string()));
+        asked.extend(mysql.tables.iter().map(|table| (ResourceKind::MySQLTable, format!("{database}.{}", table.name))));
+        asked.extend(mysql.views.iter().map(|view| (ResourceKind::MySQLView, format!("{database}.{}", view.name))));
+    }
+    asked
+}
+
+fn topics(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>) {
+    let spec = &outcome.target.pipeline.spec;
+    for topic in outcome.systems.kafka.applied.topics.clone() {
+        losses::put_topic(&mut status.topics, topic);
+    }
+    let streams = spec.streams.iter().flat_map(|stream| stream.dead_letter_topic.iter().chain([&stream.topic]));
+    let named: Vec<_> = spec.kafka.topics.iter().map(|topic| &topic.name).chain(streams).chain(spec.producers.iter().map(|producer| &producer.topic)).collect();
+    status.topics.retain(|topic| named.contains(&&topic.name));
+    status.topics.sort_by(|left, right| left.name.cmp(&right.name));
+}
+
+fn summary(outcome: &Outcome<'_>) -> Summary {
+    let spec = &outcome.target.pipeline.spec;
+    let good = |system: Option<&System>, kinds: &[ResourceKind], declared: &dyn Fn(&str) -> bool| {
+        let nodes = system.into_iter().flat_map(|system| &system.applied.nodes);
+        nodes.filter(|outcome| kinds.contains(&outcome.node.kind) && outcome.state.is_as_declared() && declared(&outcome.node.name)).count()
+    };
+    let topics = good(Some(&outcome.systems.kafka), &[ResourceKind::Topic], &|name| spec.kafka.topics.iter().any(|topic| topic.name.as_str() == name));
+    let cassandra = good(outcome.systems.cassandra.as_ref(), &[ResourceKind::CassandraTable], &|_| true);
+    let mysql = good(outcome.systems.mysql.as_ref(), &[ResourceKind::MySQLTable, ResourceKind::MySQLView], &|_| true);
+    let tables = spec.cassandra.as_ref().map_or(0, |cassandra| cassandra.tables.len());
+    let tables = tables + spec.mysql.as_ref().map_or(0, |mysql| mysql.tables.len() + mysql.views.len());
+    let (mut ready, mut wanted) = (0, 0);
+    for result in outcome.items {
+        let (replicas, ready_replicas) = health::replicas(outcome.target, result);
+        ready += ready_replicas.unwrap_or(0);
+        wanted += replicas.unwrap_or(0);
+    }
+    Summary { topics: format!("{topics}/{}", spec.kafka.topics.len()), tables: format!("{}/{tables}", cassandra + mysql), workers: format!("{ready}/{wanted}") }
+}

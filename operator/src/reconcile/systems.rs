@@ -1,0 +1,267 @@
+//! Step 3 (IO): Kafka, Cassandra and MySQL, side by side. Each is described, planned (pure), recorded in the status and brought to what is declared; one that does not
+//! answer is a problem of its own nodes and does not hold up the others.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tapeline_api::TradingPipelineSpec;
+use tapeline_api::names::SqlName;
+use tapeline_api::pipeline::status::{ResourceKind, TradingPipelineStatus};
+
+use super::check_query::TableColumn;
+use super::dereference::Inputs;
+use super::status::losses;
+use super::validate::Validated;
+use super::{Error, Target, lookup};
+use crate::context::Scope;
+use crate::external::{self, Applied, ErrorClass, ExternalError, Guard, NodeOutcome, NodeState, Owner, Recorded, Records, RefusalReason, cassandra, kafka, mysql};
+use crate::reason::{Area, Cure, Problem, Reason};
+
+/// An external call is begun only if the lease lasts this long.
+const CALL: Duration = external::REQUEST_TIMEOUT;
+
+/// What became of each system that the pipeline uses.
+#[derive(Debug, Default)]
+pub struct Systems {
+    /// Kafka.
+    pub kafka: System,
+    /// Cassandra, if the pipeline has one.
+    pub cassandra: Option<System>,
+    /// MySQL, if the pipeline has one.
+    pub mysql: Option<System>,
+}
+
+/// What became of one system.
+#[derive(Debug, Default)]
+pub struct System {
+    /// Why it was not looked at, if so.
+    pub unavailable: Option<Problem>,
+    /// What became of its nodes.
+    pub applied: Applied,
+    /// Problems of reading what it is to be filled with (`rowsFrom`).
+    pub inputs: Vec<Problem>,
+    /// Tables that queries and producers name and nobody here declares: their columns, or none if they are not there.
+    pub looked_up: BTreeMap<SqlName, Option<Vec<TableColumn>>>,
+}
+
+impl System {
+    fn unavailable(problem: Problem) -> Self {
+        Self { unavailable: Some(problem), ..Self::default() }
+    }
+
+    /// What became of a node.
+    #[must_use]
+    pub fn node(&self, kind: ResourceKind, name: &str) -> Option<&NodeOutcome> {
+        self.applied.nodes.iter().find(|outcome| outcome.node.kind == kind && outcome.node.name == name)
+    }
+
+    /// Everything that is wrong with it.
+    #[must_use]
+    pub fn problems(&self, area: Area) -> Vec<Problem> {
+        let nodes = self.applied.nodes.iter().flat_map(|outcome| node_problems(area, outcome));
+        let mut problems: Vec<Problem> = self.unavailable.iter().cloned().chain(self.inputs.iter().cloned()).chain(nodes).collect();
+        // A server that went away in the middle is one problem, not one for each of its tables.
+        let mut seen = std::collections::BTreeSet::new();
+        problems.retain(|problem| seen.insert(problem.clone()));
+        problems
+    }
+}
+
+impl Systems {
+    /// The systems with their areas.
+    pub fn iter(&self) -> impl Iterator<Item = (Area, &System)> {
+        let cassandra = self.cassandra.iter().map(|system| (Area::Cassandra, system));
+        let mysql = self.mysql.iter().map(|system| (Area::MySql, system));
+        std::iter::once((Area::Topics, &self.kafka)).chain(cassandra).chain(mysql)
+    }
+}
+
+/// What stands against a node.
+#[must_use]
+pub fn node_problems(area: Area, outcome: &NodeOutcome) -> Vec<Problem> {
+    match &outcome.state {
+        NodeState::AsDeclared | NodeState::Changed(_) | NodeState::Recreated(_) => Vec::new(),
+        NodeState::Waiting(error) => from_error(area, error).into_iter().collect(),
+        NodeState::Missing(message) => {
+            let reason = if outcome.node.kind == ResourceKind::Topic { Reason::TopicMissing } else { Reason::TableMissing };
+            vec![Problem::waiting(area, reason, outcome.node.field.clone(), message.clone())]
+        }
+        NodeState::Refused(refusals) => refusals
+            .iter()
+            .map(|refusal| {
+                let (reason, cure) = match refusal.reason {
+                    RefusalReason::WouldLoseData => (Reason::WouldLoseData, Cure::Change),
+                    RefusalReason::ResourceConflict => (Reason::ResourceConflict, Cure::Change),
+                    RefusalReason::Incompatible => (Reason::ResourceConflict, Cure::Change),
+                    RefusalReason::InvalidSpec => (Reason::InvalidSpec, Cure::Change),
+                    RefusalReason::ConfigContested => (Reason::ConfigContested, Cure::Waiting),
+                };
+                Problem { area, reason, cure, field: refusal.field.clone(), message: refusal.message.clone() }
+            })
+            .collect(),
+    }
+}
+
+fn from_error(area: Area, error: &ExternalError) -> Option<Problem> {
+    let unreachable = match area {
+        Area::Topics | Area::Workers => Reason::KafkaUnreachable,
+        Area::Cassandra => Reason::CassandraUnreachable,
+        Area::MySql => Reason::MySQLUnreachable,
+    };
+    let (reason, cure) = match error.class {
+        ErrorClass::Unreachable => (unreachable, Cure::Waiting),
+        ErrorClass::Denied => (Reason::AccessDenied, Cure::Waiting),
+        ErrorClass::Failed => (Reason::OperationFailed, Cure::Waiting),
+        ErrorClass::Invalid => (Reason::InvalidSpec, Cure::Change),
+        // The next leader says what there is to say.
+        ErrorClass::NotLeader => return None,
+    };
+    Some(Problem { area, reason, cure, field: error.field.clone(), message: error.message.clone() })
+}
+
+/// Brings every system to what is declared, as far as it can be.
+///
+/// # Errors
+/// When the status cannot be written: what is about to be created is recorded first.
+pub async fn bring_up(target: &Target, validated: &Validated, inputs: &Inputs, scope: &Scope) -> Result<Systems, Error> {
+    let leadership = scope.shared.leadership.clone();
+    let step = Step {
+        target,
+        scope,
+        owner: Owner::new(&scope.shared.cluster_id, &target.namespace, &target.name),
+        guard: Guard::new(move || leadership.has(CALL)),
+        status: scope.shared.statuses.current(target).await,
+    };
+    let spec = &target.pipeline.spec;
+    let (kafka, cassandra, mysql) =
+        tokio::join!(step.kafka(spec, validated), step.cassandra(spec, validated, inputs), step.mysql(spec, validated, inputs));
+    Ok(Systems { kafka: kafka?, cassandra: cassandra?, mysql: mysql? })
+}
+
+/// Stores what was created, before Deployments are built from it: a worker is told how often its topic was created.
+///
+/// # Errors
+/// When the status cannot be written.
+pub async fn remember(target: &Target, systems: &Systems, scope: &Scope) -> Result<(), Error> {
+    let change = |status: &mut TradingPipelineStatus| {
+        for (_, system) in systems.iter() {
+            system.applied.resources().into_iter().for_each(|resource| losses::put_resource(&mut status.resources, resource));
+            system.applied.topics.iter().for_each(|topic| losses::put_topic(&mut status.topics, topic.clone()));
+        }
+        // In the order that the last step keeps, or each would undo the other's.
+        status.resources.sort();
+        status.topics.sort_by(|left, right| left.name.cmp(&right.name));
+    };
+    scope.shared.statuses.update(&scope.shared, target, change).await?;
+    Ok(())
+}
+
+struct Step<'a> {
+    target: &'a Target,
+    scope: &'a Scope,
+    owner: Owner,
+    guard: Guard,
+    status: TradingPipelineStatus,
+}
+
+impl Step<'_> {
+    async fn kafka(&self, spec: &TradingPipelineSpec, validated: &Validated) -> Result<System, Error> {
+        if !validated.kafka_is_valid {
+            // The problem itself is among those of the specification.
+            return Ok(System::default());
+        }
+        let client = self.scope.shared.external.kafka(kafka::Endpoint::of(&spec.kafka));
+        let mut desired = kafka::Desired::of(spec);
+        desired.topics.retain(|topic| !validated.bad_topics.contains(&topic.name));
+        let actual = match client.describe(&desired).await {
+            Ok(actual) => actual,
+            Err(error) => return Ok(self.unreachable(Area::Topics, &error)),
+        };
+        let plan = kafka::plan(&desired, &actual, self.recorded(), &client.contested(&actual));
+        self.record(plan.records()).await?;
+        let applied = client.apply(&plan, &self.guard).await;
+        Ok(self.done("kafka", applied))
+    }
+
+    async fn cassandra(&self, spec: &TradingPipelineSpec, validated: &Validated, inputs: &Inputs) -> Result<Option<System>, Error> {
+        let Some(cassandra) = &spec.cassandra else { return Ok(None) };
+        let credentials = match &inputs.cassandra {
+            None => None,
+            Some(Ok(found)) => Some(found.credentials.clone()),
+            Some(Err(problem)) => return Ok(Some(System::unavailable(problem.clone()))),
+        };
+        let client = self.scope.shared.external.cassandra(cassandra::Endpoint::of(cassandra, credentials));
+        let mut desired = cassandra::Desired::of(cassandra);
+        desired.tables.retain(|table| !validated.bad_cassandra_tables.contains(&table.table.name));
+        let looked_up = lookup::cassandra(spec);
+        let actual = match client.describe(&lookup::with_cassandra(&desired, &looked_up)).await {
+            Ok(actual) => actual,
+            Err(error) => return Ok(Some(self.unreachable(Area::Cassandra, &error))),
+        };
+        let plan = cassandra::plan(&desired, &actual, self.recorded(), &self.owner);
+        self.record(plan.records()).await?;
+        let applied = client.apply(&plan, &self.guard).await;
+        let mut system = self.done("cassandra", applied);
+        system.looked_up = looked_up.into_iter().map(|name| (name.clone(), lookup::cassandra_columns(&actual, &name))).collect();
+        Ok(Some(system))
+    }
+
+    async fn mysql(&self, spec: &TradingPipelineSpec, validated: &Validated, inputs: &Inputs) -> Result<Option<System>, Error> {
+        let Some(mysql) = &spec.mysql else { return Ok(None) };
+        let credentials = match inputs.mysql_admin.as_ref().or(inputs.mysql.as_ref()) {
+            Some(Ok(found)) => found.credentials.clone(),
+            Some(Err(problem)) => return Ok(Some(System::unavailable(problem.clone()))),
+            None => return Ok(None),
+        };
+        let client = self.scope.shared.external.mysql(mysql::Endpoint::of(mysql, credentials));
+        let rows: BTreeMap<SqlName, Arc<str>> =
+            inputs.rows.iter().filter_map(|(table, rows)| Some((table.clone(), Arc::clone(rows.as_ref().ok()?)))).collect();
+        let mut desired = mysql::Desired::of(mysql, &rows);
+        desired.tables.retain(|table| !validated.bad_mysql_tables.contains(&table.table.name));
+        desired.views.retain(|view| !validated.bad_mysql_views.contains(&view.view.name));
+        let looked_up = lookup::mysql(spec);
+        let actual = match client.describe(&lookup::with_mysql(&desired, &looked_up)).await {
+            Ok(actual) => actual,
+            Err(error) => return Ok(Some(self.unreachable(Area::MySql, &error))),
+        };
+        let plan = mysql::plan(&desired, &actual, self.recorded(), &self.owner);
+        self.record(plan.records()).await?;
+        let applied = client.apply(&plan, &self.guard).await;
+        let mut system = self.done("mysql", applied);
+        system.looked_up = looked_up.into_iter().map(|name| (name.clone(), lookup::mysql_columns(&actual, &name))).collect();
+        system.inputs = inputs.rows.values().filter_map(|rows| rows.as_ref().err().cloned()).collect();
+        Ok(Some(system))
+    }
+
+    fn recorded(&self) -> Recorded<'_> {
+        Recorded { topics: &self.status.topics, resources: &self.status.resources }
+    }
+
+    /// Before something is created, that it is about to be: a process that is killed in between is followed by one that knows.
+    async fn record(&self, records: Records) -> Result<(), Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let generation = self.target.generation;
+        let change = |status: &mut TradingPipelineStatus| losses::record(status, records, generation);
+        self.scope.shared.statuses.update(&self.scope.shared, self.target, change).await?;
+        Ok(())
+    }
+
+    fn unreachable(&self, area: Area, error: &ExternalError) -> System {
+        let system = match area {
+            Area::Topics | Area::Workers => "kafka",
+            Area::Cassandra => "cassandra",
+            Area::MySql => "mysql",
+        };
+        self.scope.shared.metrics.external_call(system, false);
+        System { unavailable: from_error(area, error), ..System::default() }
+    }
+
+    fn done(&self, system: &str, applied: Applied) -> System {
+        let failed = applied.nodes.iter().any(|outcome| matches!(outcome.state, NodeState::Waiting(_)));
+        self.scope.shared.metrics.external_call(system, !failed);
+        System { applied, ..System::default() }
+    }
+}
