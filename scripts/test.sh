@@ -40,7 +40,8 @@ case ${1:-} in
   check "clippy" cargo clippy --release --workspace --all-targets --locked -- -D warnings
   check "crds/ is what the types say" scripts/crds.sh --check
   check "chart" helm lint --strict --quiet charts/tapeline
-  tests cargo test --release --workspace --locked --no-fail-fast
+  # End-to-end tests mostly wait: more of them at once than there are processors.
+  RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} tests cargo test --release --workspace --locked --no-fail-fast
   ;;
 faults)
   set_up

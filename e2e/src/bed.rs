@@ -37,7 +37,10 @@ impl Bed {
     /// The servers, connected once.
     pub async fn get() -> &'static Self {
         // Boxed: the drivers' futures are nested more deeply than rustc likes to look.
-        BED.get_or_init(async || Box::pin(Self::connect()).await.expect("the test bed runs (testbed/up.sh) and its environment is set (eval \"$(testbed/env)\")")).await
+        BED.get_or_init(async || {
+            Box::pin(Self::connect()).await.expect("the test bed runs (testbed/up.sh) and its environment is set (eval \"$(testbed/env)\")")
+        })
+        .await
     }
 
     async fn connect() -> Result<Self> {
@@ -46,7 +49,7 @@ impl Bed {
         Ok(Self {
             kafka: address("TESTBED_KAFKA", 9092),
             kube: kube::Client::try_default().await.context("a client of the API server of $KUBECONFIG")?,
-            cassandra: connect::cassandra(&address("TESTBED_CASSANDRA", 9042)).await?,
+            cassandra: Box::pin(connect::cassandra(&address("TESTBED_CASSANDRA", 9042))).await?,
             mysql: connect::mysql(&mysql).await?,
         })
     }

@@ -96,8 +96,8 @@ impl Operator {
             ensure!(status.ready_replicas >= Some(1) && status.replicas == Some(1) && status.updated_replicas == Some(1), "{status:?}");
             let leases: Api<Lease> = Api::namespaced(Bed::get().await.kube.clone(), &self.release);
             let holder = leases.get("tapeline-operator").await?.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
-            let pods: Vec<String> = self.pods().await?.iter().map(ResourceExt::name_any).collect();
-            ensure!(pods.contains(&holder), "the lease is held by {holder:?}, the pods are {pods:?}");
+            let pods: Vec<String> = self.pods().await?.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).map(ResourceExt::name_any).collect();
+            ensure!(pods == [holder.clone()], "the lease is held by {holder:?}, the pods are {pods:?}");
             Ok(())
         })
         .await;

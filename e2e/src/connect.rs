@@ -50,7 +50,7 @@ pub async fn cassandra(address: &str) -> Result<Session> {
 pub async fn mysql(url: &str) -> Result<MySqlPool> {
     let address = url.rsplit_once('@').map_or(url, |(_, address)| address);
     let pool = MySqlPoolOptions::new().max_connections(4).acquire_timeout(CONNECT).connect(url);
-    pool.await.with_context(|| format!("connecting to MySQL at {address}"))
+    Box::pin(pool).await.with_context(|| format!("connecting to MySQL at {address}"))
 }
 
 /// The settings of any Kafka client at `address`.

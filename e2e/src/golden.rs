@@ -43,7 +43,8 @@ pub fn is_history(id: i64) -> bool {
 /// The table is not there, or MySQL does not answer.
 pub async fn by_sector(mysql: &MySqlPool, database: &str) -> Result<Volumes> {
     // A sum of bigint is a decimal in MySQL.
-    let sql = format!("SELECT COALESCE(sector, ''), CAST(SUM(total_volume) AS SIGNED) FROM `{database}`.aggregated_data WHERE date < '{HISTORY_ENDS}' GROUP BY 1");
+    let sql =
+        format!("SELECT COALESCE(sector, ''), CAST(SUM(total_volume) AS SIGNED) FROM `{database}`.aggregated_data WHERE date < '{HISTORY_ENDS}' GROUP BY 1");
     let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(mysql).await.context("summing the volume in MySQL")?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
@@ -94,7 +95,12 @@ pub async fn stored(cassandra: &Session, keyspace: &str, table: &str) -> Result<
     stream::iter(ranges())
         .map(async |range| -> Result<Stored> {
             let rows = cassandra.execute_iter(select.clone(), range).await?.rows_stream::<(i64, Option<String>, Option<i64>)>()?;
-            Ok(rows.try_fold(Stored::default(), async |mut sum, row| { sum.add(row); Ok(sum) }).await?)
+            Ok(rows
+                .try_fold(Stored::default(), async |mut sum, row| {
+                    sum.add(row);
+                    Ok(sum)
+                })
+                .await?)
         })
         .buffer_unordered(AT_A_TIME)
         .try_fold(Stored::default(), async |sum, piece| Ok(sum.merge(piece)))

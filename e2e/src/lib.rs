@@ -2,7 +2,13 @@
 //! operator watches, and names of topics, keyspace and database that nobody else has. What a story looks at is what a user would look at: rows, sums,
 //! conditions, generations. The binary `demo-report` reads the same [`golden`] numbers for `make demo`.
 
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "this is test code: what is not as expected ends the test")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "this is test code: what is not as expected ends the test"
+)]
 
 pub mod audit;
 pub mod bed;

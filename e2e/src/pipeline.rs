@@ -34,7 +34,9 @@ impl<'w> Pipeline<'w> {
         replace_texts(&mut self.document, &|text| old.contains(&text).then(|| world.topic(text)));
         self.set("/spec/cassandra/keyspace", json!(world.schema())).set("/spec/mysql/database", json!(world.schema()));
         for query in self.list("/spec/queries") {
-            query.as_object_mut().map(|query| query.insert("trigger".to_owned(), json!({"interval": "1s"})));
+            if let Some(query) = query.as_object_mut() {
+                query.insert("trigger".to_owned(), json!({"interval": "1s"}));
+            }
         }
         self.list("/spec/producers").retain(|producer| producer.pointer("/name") == Some(&json!("history")));
     }

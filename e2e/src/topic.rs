@@ -9,6 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Deserialize;
@@ -86,19 +87,25 @@ pub async fn trades(kafka: &str, topic: &str) -> Result<Sent> {
     let (kafka, topic) = (kafka.to_owned(), topic.to_owned());
     blocking(move || {
         let (mut sent, mut seen) = (Sent::default(), vec![false; usize::try_from(TRADES)? + 1]);
-        read(&kafka, &topic, |_| Offset::Beginning, |message| {
-            // An empty message is a mark of a producer.
-            let Some(payload) = message.payload().filter(|payload| !payload.is_empty()) else { return Ok(()) };
-            let trades: Vec<Trade> = serde_json::from_slice(payload).with_context(|| format!("the message {}/{}", message.partition(), message.offset()))?;
-            for id in trades.into_iter().map(|trade| trade.id) {
-                match usize::try_from(id).ok().filter(|_| golden::is_history(id)).and_then(|id| seen.get_mut(id)) {
-                    Some(seen) if *seen => sent.repeated += 1,
-                    Some(seen) => (*seen, sent.history) = (true, sent.history + 1),
-                    None => sent.others += 1,
+        read(
+            &kafka,
+            &topic,
+            |_| Offset::Beginning,
+            |message| {
+                // An empty message is a mark of a producer.
+                let Some(payload) = message.payload().filter(|payload| !payload.is_empty()) else { return Ok(()) };
+                let trades: Vec<Trade> =
+                    serde_json::from_slice(payload).with_context(|| format!("the message {}/{}", message.partition(), message.offset()))?;
+                for id in trades.into_iter().map(|trade| trade.id) {
+                    match usize::try_from(id).ok().filter(|_| golden::is_history(id)).and_then(|id| seen.get_mut(id)) {
+                        Some(seen) if *seen => sent.repeated += 1,
+                        Some(seen) => (*seen, sent.history) = (true, sent.history + 1),
+                        None => sent.others += 1,
+                    }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            },
+        )?;
         Ok(sent)
     })
     .await
@@ -157,7 +164,9 @@ fn read(kafka: &str, topic: &str, from: impl Fn(i32) -> Offset, mut each: impl F
             Some(Ok(message)) => each(&message)?,
             Some(Err(KafkaError::PartitionEOF(partition))) => _ = unread.remove(&partition),
             Some(Err(error)) => return Err(error).with_context(|| format!("reading the topic {topic}")),
-            None if heard.elapsed() > SILENCE => bail!("reading the topic {topic}: nothing came for {SILENCE:?}, and the partitions {unread:?} are not read to their end"),
+            None if heard.elapsed() > SILENCE => {
+                bail!("reading the topic {topic}: nothing came for {SILENCE:?}, and the partitions {unread:?} are not read to their end")
+            }
             None => continue,
         }
         heard = Instant::now();
@@ -168,7 +177,7 @@ fn read(kafka: &str, topic: &str, from: impl Fn(i32) -> Offset, mut each: impl F
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).with_context(|| format!("looking up the topic {topic}"))?;
     let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-    let partitions: Vec<i32> = found.into_iter().flat_map(|found| found.partitions()).map(|partition| partition.id()).collect();
+    let partitions: Vec<i32> = found.into_iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id).collect();
     ensure!(!partitions.is_empty(), "the topic {topic} is not there");
     Ok(partitions)
 }

@@ -1,6 +1,6 @@
 //! Records that cannot be read: they are put aside with what is needed to find and repair them, and nothing else is held up.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,8 @@ fn a_bad_record_goes_to_the_dead_letter_topic_and_its_neighbours_arrive() {
         let letters = eventually("three bad records of each query in the dead-letter topic", within(60), async || {
             let letters = topic::records(&world.kafka, &world.topic("ticks.dead-letter")).await?;
             // At least once: what is there twice has the same key.
-            let distinct: BTreeMap<_, Record> = letters.into_iter().map(|letter| ((letter.header("tapeline-query").map(str::to_owned), letter.key.clone()), letter)).collect();
+            let distinct: BTreeMap<_, Record> =
+                letters.into_iter().map(|letter| ((letter.header("tapeline-query").map(str::to_owned), letter.key.clone()), letter)).collect();
             ensure!(distinct.len() >= 6, "{distinct:?}");
             Ok(distinct.into_values().collect::<Vec<_>>())
         })

@@ -1,6 +1,6 @@
 //! The chart: the API server takes what it renders, it asks for no more than the operator uses, and everything runs under the `restricted` Pod Security level.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use tapeline_e2e::chart::Operator;
 use tapeline_e2e::{audit, bed::block_on, command, story, within};
@@ -14,7 +14,7 @@ fn the_api_server_takes_what_the_chart_renders() {
         for values in ["watch.cluster=false", "watch.cluster=true", "watch.namespaces={default,data}", "operator.replicas=2,rbac.aggregate=false"] {
             let rendered = command::run("helm", &["template", "dry-run", "charts/tapeline", "-n", release, "--set", values], "").await.unwrap();
             assert!(rendered.contains("kind: CustomResourceDefinition"), "the definition is part of the chart");
-            let taken = command::kubectl(&["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-n", release, "-f", "-"], &rendered).await.unwrap();
+            let taken = command::kubectl(&["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"], &rendered).await.unwrap();
             assert!(taken.contains("deployment.apps/dry-run-tapeline"), "{values}: {taken}");
         }
     });

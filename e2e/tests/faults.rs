@@ -1,7 +1,7 @@
 //! The same replay with everything dying in between: each sum stays exact to the unit. `FAULT_SEED` chooses the moments and victims (1 unless set). The long
 //! run (`make faults`) has all faults at once, over several rounds.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::time::Duration;
 

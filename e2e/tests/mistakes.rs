@@ -1,7 +1,7 @@
 //! What a user gets wrong, and what the conditions then say: within 15 s, with the field, the problem and the remedy. Put right, it heals by itself. What was
 //! right all along is not touched.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use anyhow::{Result, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -1,6 +1,6 @@
 //! The replay's own promise: whatever kills the producer, each trade is in the topic once.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -48,15 +48,8 @@ impl Drop for Running {
 }
 
 fn settings(folder: &Path, kafka: &str, topic: &str, speed: Speed) -> PathBuf {
-    let replay = Replay {
-        file: Some("stocks.csv.gz".to_owned()),
-        config_map_key_ref: None,
-        trades_per_bar: 10,
-        speed,
-        repeat: false,
-        first_id: 1,
-        symbols_from: None,
-    };
+    let replay =
+        Replay { file: Some("stocks.csv.gz".to_owned()), config_map_key_ref: None, trades_per_bar: 10, speed, repeat: false, first_id: 1, symbols_from: None };
     let settings = ProducerSettings {
         format_version: FORMAT_VERSION,
         namespace: "e2e".to_owned(),
@@ -117,11 +110,13 @@ fn a_replay_killed_several_times_sends_each_trade_once() {
         drop(producer);
 
         // A finished replay that is started again sends nothing.
-        let before = topic::records(&bed.kafka, &name).await.unwrap().iter().filter(|record| record.payload.as_ref().is_some_and(|payload| !payload.is_empty())).count();
+        let before =
+            topic::records(&bed.kafka, &name).await.unwrap().iter().filter(|record| record.payload.as_ref().is_some_and(|payload| !payload.is_empty())).count();
         let producer = Running::start(&settings, port);
         done(port).await;
         drop(producer);
-        let after = topic::records(&bed.kafka, &name).await.unwrap().iter().filter(|record| record.payload.as_ref().is_some_and(|payload| !payload.is_empty())).count();
+        let after =
+            topic::records(&bed.kafka, &name).await.unwrap().iter().filter(|record| record.payload.as_ref().is_some_and(|payload| !payload.is_empty())).count();
         assert_eq!(after, before);
         topic::delete(&bed.kafka, &[&name]).await.unwrap();
     });

@@ -1,6 +1,6 @@
 //! The main job: `examples/stock-volume.yaml`, applied as a user applies it, over the whole history.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::process::Command;
 

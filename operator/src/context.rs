@@ -76,10 +76,10 @@ pub struct ValidatedCache(Mutex<HashMap<String, (i64, Arc<Validated>)>>);
 impl ValidatedCache {
     /// What was found for this generation, or `validate` now.
     pub fn get_or(&self, uid: &str, generation: i64, validate: impl FnOnce() -> Validated) -> Arc<Validated> {
-        if let Some((known, validated)) = self.lock().get(uid) {
-            if *known == generation {
-                return Arc::clone(validated);
-            }
+        if let Some((known, validated)) = self.lock().get(uid)
+            && *known == generation
+        {
+            return Arc::clone(validated);
         }
         let validated = Arc::new(validate());
         self.lock().insert(uid.to_owned(), (generation, Arc::clone(&validated)));

@@ -1,5 +1,5 @@
-//! Watches one namespace, or the whole cluster, and starts reconciles: on a new generation, annotation or finalizer of a pipeline, on a change of its Deployments and
-//! pods, when the observer sees a state move, and after a while by itself.
+//! Watches one namespace, or the whole cluster, and starts reconciles: on a new generation, annotation or finalizer of a pipeline, on a change of its
+//! Deployments and pods, when the observer sees a state move, and after a while by itself.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -35,8 +35,8 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 const CONCURRENCY: u16 = 32;
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 
-/// Runs the controller of `namespace` (or of all) until `stop`, and waits for reconciles that have begun. Caches are filled at once, so that a stand-by is ready to
-/// take over; reconciles begin when the process has been `elected`.
+/// Runs the controller of `namespace` (or of all) until `stop`, and waits for reconciles that have begun. Caches are filled at once, so that a stand-by is
+/// ready to take over; reconciles begin when the process has been `elected`.
 pub async fn run(shared: Arc<Context>, namespace: Option<String>, readiness: Readiness, elected: CancellationToken, stop: CancellationToken) {
     let tasks = TaskTracker::new();
     let (trigger, triggered) = mpsc::unbounded_channel();
@@ -182,7 +182,9 @@ where
             Ok(Event::InitApply(object)) => again.extend(pipeline_of(&object)),
             Ok(Event::InitDone) => {
                 known.extend(again.drain());
-                known.iter().for_each(|(namespace, name)| scope.ask_for(namespace, name));
+                for (namespace, name) in &known {
+                    scope.ask_for(namespace, name);
+                }
             }
             Err(error) => tracing::warn!(%error, "a watch was interrupted and goes on"),
         }

@@ -1,8 +1,8 @@
 //! One Lease: of several operators only the one that holds it works. Kubernetes' own clients do the same; kube has no elector.
 //!
-//! The holder renews every third of the duration. What others wrote is judged by how long *this* process has seen it unchanged, never by clocks of other machines.
-//! A holder that could not renew in time exits: work that began under the Lease must not go on beside the next holder's. Each operation is safe to run twice all the
-//! same, since a stopped process cannot know that it was stopped; the remaining time is looked at before each external call.
+//! The holder renews every third of the duration. What others wrote is judged by how long *this* process has seen it unchanged, never by clocks of other
+//! machines. A holder that could not renew in time exits: work that began under the Lease must not go on beside the next holder's. Each operation is safe to
+//! run twice all the same, since a stopped process cannot know that it was stopped; the remaining time is looked at before each external call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,7 +53,7 @@ impl Leadership {
     }
 
     fn extend(&self, renewed_at: Instant) {
-        let until = renewed_at.duration_since(self.start) + DURATION - MARGIN;
+        let until = (renewed_at.duration_since(self.start) + DURATION).saturating_sub(MARGIN);
         self.until.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
     }
 }

@@ -1,5 +1,5 @@
-//! Reconciles TradingPipelines. Where to look: [`controller`] says when a reconcile starts, [`reconcile`] what happens in one, [`external`] how Kafka, Cassandra and
-//! MySQL are described and changed, [`observer`] how workers are read, [`run`] how all of it starts and stops.
+//! Reconciles TradingPipelines. Where to look: [`controller`] says when a reconcile starts, [`reconcile`] what happens in one, [`external`] how Kafka,
+//! Cassandra and MySQL are described and changed, [`observer`] how workers are read, [`run`] how all of it starts and stops.
 
 pub mod context;
 pub mod controller;

@@ -129,9 +129,8 @@ async fn work(
             Some(changed) => drop(changed.context("the check of the definition ended")?),
         }
         let round = stop.child_token();
-        let controllers = namespaces
-            .iter()
-            .map(|namespace| controller::run(Arc::clone(shared), namespace.clone(), readiness.clone(), elected.clone(), round.clone()));
+        let controllers =
+            namespaces.iter().map(|namespace| controller::run(Arc::clone(shared), namespace.clone(), readiness.clone(), elected.clone(), round.clone()));
         let unfit = async {
             let _ = fitting.wait_for(|fits| !*fits).await;
             round.cancel();

@@ -15,7 +15,7 @@ use crate::http::Readiness;
 pub const CRD: &str = "tradingpipelines.tapeline.dev";
 /// What readiness waits for until it is known to fit.
 pub const WHAT: &str = "the definition tradingpipelines.tapeline.dev";
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 const LOOK_AGAIN_SOON: Duration = Duration::from_secs(3);
 
 /// What the installed definition is to this operator.
@@ -69,7 +69,9 @@ pub async fn watch_definition(client: Client, built_hash: String, readiness: Rea
 fn judge(installed: Option<Option<&str>>, built: &str) -> Installed {
     match installed {
         Some(Some(hash)) if hash == built => Installed::Same,
-        None => Installed::Unfit("it is not installed; install the chart with crds.install=true, or `kubectl apply --server-side -f crds/tradingpipelines.yaml`".to_owned()),
+        None => Installed::Unfit(
+            "it is not installed; install the chart with crds.install=true, or `kubectl apply --server-side -f crds/tradingpipelines.yaml`".to_owned(),
+        ),
         Some(hash) => Installed::Unfit(format!(
             "its schema is {}, this operator was built with {built}; install the definition of this version (`kubectl apply --server-side -f crds/tradingpipelines.yaml`) \
              or the operator that belongs to it",

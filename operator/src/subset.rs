@@ -1,8 +1,9 @@
-//! Whether a built object is already what the API server holds. A server-side apply that changes nothing is a request all the same, and a converged pipeline makes
-//! none: so the built object is compared with the cached live one first.
+//! Whether a built object is already what the API server holds. A server-side apply that changes nothing is a request all the same, and a converged pipeline
+//! makes none: so the built object is compared with the cached live one first.
 //!
 //! "Already there" means: each field that we would send has our value. What the live object has beside it (defaults, status, fields of others) does not count.
-//! Lists with items that have a `name` (containers, volumes, ports, env) or a `mountPath` are compared by it, as server-side apply merges them; other lists as they are.
+//! Lists with items that have a `name` (containers, volumes, ports, env) or a `mountPath` are compared by it, as server-side apply merges them; other lists
+//! as they are.
 
 use serde_json::{Map, Value};
 

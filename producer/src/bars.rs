@@ -168,7 +168,8 @@ mod tests {
 
     use super::*;
 
-    const FILE: &str = "Ticker,Date,Open,High,Low,Close,Volume,Adj Close\nMSFT,2000-03-02,1,4,0.5,2,100,9\nIBM,2000-03-02,1,4,0.5,2,7.0,9\nMSFT,2000-03-01,1,4,0.5,2,3,9\n";
+    const FILE: &str =
+        "Ticker,Date,Open,High,Low,Close,Volume,Adj Close\nMSFT,2000-03-02,1,4,0.5,2,100,9\nIBM,2000-03-02,1,4,0.5,2,7.0,9\nMSFT,2000-03-01,1,4,0.5,2,3,9\n";
 
     #[test]
     fn days_come_in_order_and_their_bars_by_ticker() {
@@ -191,11 +192,17 @@ mod tests {
     #[case::missing_column("Ticker,Date,Open,High,Low,Close\n", "line 1 has no column Volume; needed are Ticker, Date, Open, High, Low, Close, Volume")]
     #[case::no_rows("ticker,date,open,high,low,close,volume\n", "has no bars")]
     #[case::empty("", "line 1 has no column Ticker; needed are Ticker, Date, Open, High, Low, Close, Volume")]
-    #[case::price("Ticker,Date,Open,High,Low,Close,Volume\nA,2000-01-01,1,1,1,1,1\nA,2000-01-02,1,x,1,1,1\n", "line 3, column High: not a price, such as 118.56")]
+    #[case::price(
+        "Ticker,Date,Open,High,Low,Close,Volume\nA,2000-01-01,1,1,1,1,1\nA,2000-01-02,1,x,1,1,1\n",
+        "line 3, column High: not a price, such as 118.56"
+    )]
     #[case::infinite("Ticker,Date,Open,High,Low,Close,Volume\nA,2000-01-01,1,1,inf,1,1\n", "line 2, column Low: not a price, such as 118.56")]
     #[case::volume("Ticker,Date,Open,High,Low,Close,Volume\nA,2000-01-01,1,1,1,1,-5\n", "line 2, column Volume: not a whole number, 0 or more")]
     #[case::fraction("Ticker,Date,Open,High,Low,Close,Volume\nA,2000-01-01,1,1,1,1,5.5\n", "line 2, column Volume: not a whole number, 0 or more")]
-    #[case::too_large("Ticker,Date,Open,High,Low,Close,Volume\nA,2000-01-01,1,1,1,1,9223372036854775808\n", "line 2, column Volume: not a whole number, 0 or more")]
+    #[case::too_large(
+        "Ticker,Date,Open,High,Low,Close,Volume\nA,2000-01-01,1,1,1,1,9223372036854775808\n",
+        "line 2, column Volume: not a whole number, 0 or more"
+    )]
     #[case::date("Ticker,Date,Open,High,Low,Close,Volume\nA,01.02.2000,1,1,1,1,5\n", "line 2, column Date: not a date, such as 2000-03-01")]
     #[case::ticker("Ticker,Date,Open,High,Low,Close,Volume\n,2000-01-01,1,1,1,1,5\n", "line 2, column Ticker: not a symbol")]
     #[case::short_line("Ticker,Date,Open,High,Low,Close,Volume\nA,2000-01-01,1\n", "line 2: 3 fields instead of 7")]
@@ -209,9 +216,6 @@ mod tests {
         let volume = |ticker: &str| days.iter().flat_map(|day| &day.bars).filter(|bar| &*bar.ticker == ticker).map(|bar| bar.volume).sum::<u64>();
         assert_eq!(days.len(), 3270);
         assert_eq!(days.iter().map(|day| day.bars.len()).sum::<usize>(), 12_154);
-        assert_eq!(
-            ["AAPL", "FB", "GOOG", "IBM", "MSFT"].map(volume),
-            [60_894_142_600, 11_158_019_000, 23_689_091_800, 22_882_631_500, 191_267_108_750]
-        );
+        assert_eq!(["AAPL", "FB", "GOOG", "IBM", "MSFT"].map(volume), [60_894_142_600, 11_158_019_000, 23_689_091_800, 22_882_631_500, 191_267_108_750]);
     }
 }

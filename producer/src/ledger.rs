@@ -221,7 +221,12 @@ mod tests {
             assert_eq!(held.iter().copied().collect::<BTreeSet<_>>(), known, "what is found is what is there");
             assert_eq!(held.len(), known.len(), "nothing twice");
             let todo = (position.floor..TICKS).filter(|tick| !position.present.contains_key(tick)).collect();
-            Self { ledger: Ledger::new(&position), todo, sent: vec![VecDeque::new(); topic.partitions.len()], appended: vec![VecDeque::new(); topic.partitions.len()] }
+            Self {
+                ledger: Ledger::new(&position),
+                todo,
+                sent: vec![VecDeque::new(); topic.partitions.len()],
+                appended: vec![VecDeque::new(); topic.partitions.len()],
+            }
         }
 
         fn send(&mut self, count: usize) {

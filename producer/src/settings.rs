@@ -127,7 +127,10 @@ pub(crate) mod tests {
     }
 
     #[rstest]
-    #[case::newer(r#"{"formatVersion": 2, "all": "different"}"#, "the settings have format 2 and this program reads 1: the images of operator and producer do not fit together")]
+    #[case::newer(
+        r#"{"formatVersion": 2, "all": "different"}"#,
+        "the settings have format 2 and this program reads 1: the images of operator and producer do not fit together"
+    )]
     #[case::no_version("{}", "the settings cannot be understood: missing field `formatVersion` at line 1 column 2")]
     #[case::no_json("formatVersion: 1", "the settings cannot be understood: expected ident at line 1 column 2")]
     #[case::incomplete(r#"{"formatVersion": 1}"#, "the settings cannot be understood: missing field `namespace` at line 1 column 20")]

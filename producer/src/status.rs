@@ -47,8 +47,7 @@ struct StateLabel {
     state: &'static str,
 }
 
-const STATES: [ProducerState; 5] =
-    [ProducerState::Starting, ProducerState::Running, ProducerState::Done, ProducerState::Waiting, ProducerState::Failed];
+const STATES: [ProducerState; 5] = [ProducerState::Starting, ProducerState::Running, ProducerState::Done, ProducerState::Waiting, ProducerState::Failed];
 
 impl Default for Status {
     fn default() -> Self {

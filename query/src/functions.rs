@@ -37,7 +37,13 @@ pub(crate) const BATCH_TIME_FUNCTIONS: [&str; 2] = ["now", "current_date"];
 pub(crate) fn batch_time(clock: &BatchClock) -> [ScalarUDF; 2] {
     let signature = Signature::nullary(Volatility::Volatile); // not folded into a literal
     let function = |name, aliases: &[&str], kind| {
-        ScalarUDF::from(BatchTime { name, aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(), kind, clock: clock.clone(), signature: signature.clone() })
+        ScalarUDF::from(BatchTime {
+            name,
+            aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
+            kind,
+            clock: clock.clone(),
+            signature: signature.clone(),
+        })
     };
     [function("now", &["current_timestamp"], Kind::Timestamp), function("current_date", &["today"], Kind::Date)]
 }

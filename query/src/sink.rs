@@ -165,7 +165,10 @@ mod tests {
 
     #[rstest]
     #[case(output("sectr", DataType::Utf8), "table \"t\" has no column \"sectr\"; did you mean \"sector\"?")]
-    #[case(output("total", DataType::Utf8), "column \"total\" of table \"t\" is bigint and takes no string; convert it with CAST(.. AS ..), or change the column")]
+    #[case(
+        output("total", DataType::Utf8),
+        "column \"total\" of table \"t\" is bigint and takes no string; convert it with CAST(.. AS ..), or change the column"
+    )]
     #[case(output("total", DataType::new_list(DataType::Int64, true)), "column \"total\" is a List(Int64), which no table can hold; pick a part of it")]
     fn each_misfit_is_named(#[case] column: OutputColumn, #[case] finding: &str) {
         let findings = mismatches(&[column, output("sector", DataType::Utf8)], "t", &table());

@@ -82,7 +82,7 @@ impl DeadLetters {
     }
 
     async fn send_one(&self, letter: &DeadLetter) -> Result<(), Problem> {
-        use rdkafka::error::RDKafkaErrorCode::{MessageSizeTooLarge, UnknownTopic, UnknownTopicOrPartition, UnknownPartition};
+        use rdkafka::error::RDKafkaErrorCode::{MessageSizeTooLarge, UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
         let first = letter.payload.get(..FIRST).unwrap_or(&letter.payload);
         let mut result = self.attempt(letter, &letter.payload).await;
         if result == Err(Some(MessageSizeTooLarge)) {
@@ -91,7 +91,9 @@ impl DeadLetters {
         let problem = |class, message: &str| Problem { class, message: message.to_owned(), partition: Some(letter.partition), offset: Some(letter.offset) };
         match result {
             Ok(()) => Ok(()),
-            Err(Some(UnknownTopic | UnknownTopicOrPartition | UnknownPartition)) => Err(problem(ProblemClass::TopicMissing, "the dead-letter topic is not there")),
+            Err(Some(UnknownTopic | UnknownTopicOrPartition | UnknownPartition)) => {
+                Err(problem(ProblemClass::TopicMissing, "the dead-letter topic is not there"))
+            }
             Err(code) => {
                 let text = code.map_or_else(|| "no answer".to_owned(), |code| code.to_string());
                 Err(problem(ProblemClass::KafkaUnreachable, &format!("the dead-letter topic does not take a record: {text}")))

@@ -1,5 +1,7 @@
 //! The `TradingPipeline`: what a user writes. One module for each part of it.
 
+#![allow(clippy::duplicated_attributes, reason = "clippy takes the arguments of kube's printcolumns for attributes of their own")]
+
 pub mod cassandra;
 pub mod kafka;
 pub mod mysql;

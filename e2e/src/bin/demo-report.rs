@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use scylla::client::session::Session;
 use sqlx::mysql::MySqlPool;
+use tapeline_e2e::connect;
 use tapeline_e2e::golden::{self, Stored, TRADES, VOLUME, Volumes};
 use tapeline_e2e::topic::{self, Sent};
-use tapeline_e2e::connect;
 
 const TABLE: &str = "real_time_data";
 /// How often the stores are asked while rows are still coming.
@@ -71,7 +71,7 @@ impl Arrived {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(&Options::parse()).await {
+    match Box::pin(run(&Options::parse())).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -85,7 +85,7 @@ async fn main() -> ExitCode {
 async fn run(options: &Options) -> Result<bool> {
     let deadline = Instant::now() + Duration::from_secs(options.deadline);
     let mysql = connect::mysql(&options.mysql).await?;
-    let cassandra = connect::cassandra(&options.cassandra).await?;
+    let cassandra = Box::pin(connect::cassandra(&options.cassandra)).await?;
     let arrived = wait(options, &mysql, &cassandra, deadline).await?;
     let sent = topic::trades(&options.kafka, &options.topic).await.context("counting the trades in Kafka")?;
     Ok(report(options, &arrived, sent))
@@ -145,7 +145,7 @@ fn print_volumes(title: &str, seen: &Volumes, expected: &[(&str, i64)]) -> bool 
     print_number("in all", total(seen), expected.iter().map(|(_, volume)| volume).sum()) && right
 }
 
-fn print_number<N: PartialEq + ToString + Copy>(name: &str, seen: N, expected: N) -> bool {
+fn print_number<N: PartialEq + Into<i128> + Copy>(name: &str, seen: N, expected: N) -> bool {
     let verdict = if seen == expected { "✓".to_owned() } else { format!("✗ expected {}", thousands(expected)) };
     println!("  {name:<28}{:>20}  {verdict}", thousands(seen));
     seen == expected
@@ -156,8 +156,8 @@ fn total(volumes: &Volumes) -> i64 {
 }
 
 /// A number with a comma between each three digits.
-fn thousands(number: impl ToString) -> String {
-    let digits = number.to_string();
+fn thousands(number: impl Into<i128>) -> String {
+    let digits = number.into().to_string();
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |digits| ("-", digits));
     let mut text = sign.to_owned();
     for (index, digit) in digits.chars().enumerate() {

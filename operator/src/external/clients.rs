@@ -116,7 +116,7 @@ mod tests {
     fn one_client_for_one_endpoint_and_password() {
         let clients = Clients::default();
         let first = mysql(&clients, "a");
-        assert!(ptr::eq(&*first, &*mysql(&clients.clone(), "a")));
-        assert!(!ptr::eq(&*first, &*mysql(&clients, "b")));
+        assert!(ptr::eq(&raw const *first, &raw const *mysql(&clients.clone(), "a")));
+        assert!(!ptr::eq(&raw const *first, &raw const *mysql(&clients, "b")));
     }
 }

@@ -1,8 +1,8 @@
-//! The second loop: reads `/status` of every worker and producer, and writes numbers. It decides nothing; when the state of a query moves (it waits for a store, it
-//! failed, it runs again) it asks for a reconcile, which does.
+//! The second loop: reads `/status` of every worker and producer, and writes numbers. It decides nothing; when the state of a query moves (it waits for a
+//! store, it failed, it runs again) it asks for a reconcile, which does.
 //!
-//! A status write every ten seconds costs 13 KB of etcd each, 390 MB between compactions for 1,000 pipelines (measured): so numbers are rounded to two digits, and
-//! written at most once a minute and only when a rounded one moved. Live numbers are in the workers' own `/metrics`.
+//! A status write every ten seconds costs 13 KB of etcd each, 390 MB between compactions for 1,000 pipelines (measured): so numbers are rounded to two
+//! digits, and written at most once a minute and only when a rounded one moved. Live numbers are in the workers' own `/metrics`.
 
 pub mod numbers;
 pub mod reports;
@@ -112,9 +112,7 @@ async fn poll_due(scope: &Scope, http: &reqwest::Client, pods: &mut HashMap<Stri
     let now = Instant::now();
     let due: Vec<(String, Kind, String)> =
         pods.iter().filter(|(_, pod)| pod.due <= now).filter_map(|(uid, pod)| Some((uid.clone(), pod.item.0, pod.address.clone()?))).collect();
-    let mut answers = stream::iter(due)
-        .map(|(uid, kind, address)| async move { (uid, kind, read(http, kind, &address).await) })
-        .buffer_unordered(IN_FLIGHT);
+    let mut answers = stream::iter(due).map(|(uid, kind, address)| async move { (uid, kind, read(http, kind, &address).await) }).buffer_unordered(IN_FLIGHT);
     while let Some((uid, kind, answer)) = answers.next().await {
         scope.shared.metrics.polled(kind.as_str(), answer.is_ok());
         let Some(pod) = pods.get_mut(&uid) else { continue };
@@ -138,8 +136,9 @@ async fn read(http: &reqwest::Client, kind: Kind, address: &str) -> Result<Repor
 
 /// Hands the reports to reconciles, asks for one where a state moved, and writes numbers.
 async fn publish(scope: &Scope, pods: &HashMap<String, Watched>, seen: &mut HashMap<(String, String), Seen>) {
+    type Items = BTreeMap<(Kind, ItemName), BTreeMap<String, PodState>>;
     let shared = &scope.shared;
-    let mut pipelines: BTreeMap<(String, String), BTreeMap<(Kind, ItemName), BTreeMap<String, PodState>>> = BTreeMap::new();
+    let mut pipelines: BTreeMap<(String, String), Items> = BTreeMap::new();
     for (uid, pod) in pods {
         let items = pipelines.entry((pod.namespace.clone(), pod.pipeline.clone())).or_default();
         items.entry(pod.item.clone()).or_default().insert(uid.clone(), pod.state.clone());

@@ -13,7 +13,7 @@ use crate::reconcile::Target;
 use crate::reconcile::build::Kind;
 use crate::reconcile::status::writer::now;
 
-const AT_MOST_EVERY: Duration = Duration::from_secs(60);
+const AT_MOST_EVERY: Duration = Duration::from_mins(1);
 
 /// Writes the numbers of a pipeline if it is time and one moved. Returns when they were last written.
 pub(super) async fn write(scope: &Scope, namespace: &str, name: &str, views: &BTreeMap<(Kind, ItemName), ItemView>, last: Option<Instant>) -> Option<Instant> {

@@ -10,7 +10,7 @@ use tapeline_api::report::{Problem, ProducerReport, ProducerState, WorkerReport,
 use crate::reconcile::build::Kind;
 
 /// For how long a ready pod may leave the operator without an answer before its pipeline says so.
-pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(120);
+pub const UNREACHABLE_AFTER: Duration = Duration::from_mins(2);
 /// Numbers are those of pods that answered within this time; three polls.
 const FRESH: Duration = Duration::from_secs(50);
 
@@ -106,7 +106,8 @@ impl Reports {
 /// What `pods` of one item say together.
 fn view<'a>(pods: impl Iterator<Item = &'a PodState> + Clone, now: Instant, now_ms: i64) -> ItemView {
     let answered = |pod: &PodState, within: Duration| pod.report.as_ref().is_some_and(|(_, at)| now.duration_since(*at) < within);
-    let heard: Vec<&Report> = pods.clone().filter(|pod| answered(pod, UNREACHABLE_AFTER)).filter_map(|pod| pod.report.as_ref()).map(|(report, _)| report).collect();
+    let heard: Vec<&Report> =
+        pods.clone().filter(|pod| answered(pod, UNREACHABLE_AFTER)).filter_map(|pod| pod.report.as_ref()).map(|(report, _)| report).collect();
     let worst = heard.iter().max_by_key(|report| state(report));
     let unreachable =
         pods.clone().any(|pod| pod.ready_since.is_some_and(|since| now.duration_since(since) >= UNREACHABLE_AFTER) && !answered(pod, UNREACHABLE_AFTER));
@@ -149,7 +150,8 @@ fn problem(report: &Report) -> Option<Problem> {
 
 fn numbers(reports: &[&Report], now_ms: i64) -> Numbers {
     let workers: Vec<&WorkerReport> = reports.iter().filter_map(|report| if let Report::Worker(worker) = report { Some(worker) } else { None }).collect();
-    let producers: Vec<&ProducerReport> = reports.iter().filter_map(|report| if let Report::Producer(producer) = report { Some(producer) } else { None }).collect();
+    let producers: Vec<&ProducerReport> =
+        reports.iter().filter_map(|report| if let Report::Producer(producer) = report { Some(producer) } else { None }).collect();
     // During a rebalance two pods may both name a partition: the one that is further knows better.
     let mut partitions = BTreeMap::new();
     for partition in workers.iter().flat_map(|worker| &worker.partitions) {
@@ -202,8 +204,12 @@ mod tests {
         WorkerReport {
             query: "raw".into(),
             state,
-            problem: matches!(state, WorkerState::Waiting | WorkerState::Failed)
-                .then(|| Problem { class: ProblemClass::StoreUnreachable, message: "no answer".into(), partition: None, offset: None }),
+            problem: matches!(state, WorkerState::Waiting | WorkerState::Failed).then(|| Problem {
+                class: ProblemClass::StoreUnreachable,
+                message: "no answer".into(),
+                partition: None,
+                offset: None,
+            }),
             partitions: partitions
                 .iter()
                 .map(|&(partition, next_offset, end)| PartitionReport { partition, next_offset, end_offset: Some(end), oldest_unstored_ms: None })

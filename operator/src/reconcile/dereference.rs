@@ -1,5 +1,5 @@
-//! Step 1 (IO, reads only): what the specification refers to in Kubernetes. Secrets are read by name, one by one, and only the named keys are kept; what is missing
-//! or lacks a key is a problem of those who need it, not an error.
+//! Step 1 (IO, reads only): what the specification refers to in Kubernetes. Secrets are read by name, one by one, and only the named keys are kept; what is
+//! missing or lacks a key is a problem of those who need it, not an error.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -179,12 +179,11 @@ async fn config_map(
     let version = version(&found.metadata);
     let (mut data, mut binary) = (found.data.unwrap_or_default(), found.binary_data.unwrap_or_default());
     let keys: Vec<String> = data.keys().chain(binary.keys()).cloned().collect();
-    match data.remove(key.as_str()).map(String::into_bytes).or_else(|| binary.remove(key.as_str()).map(|bytes| bytes.0)) {
-        Some(bytes) => Ok(Ok((bytes, version))),
-        None => {
-            let hint = near_miss(key.as_str(), keys.iter().map(String::as_str));
-            missing(format!("the ConfigMap \"{name}\" has no key \"{key}\"{hint}; add it, or name another key"))
-        }
+    if let Some(bytes) = data.remove(key.as_str()).map(String::into_bytes).or_else(|| binary.remove(key.as_str()).map(|bytes| bytes.0)) {
+        Ok(Ok((bytes, version)))
+    } else {
+        let hint = near_miss(key.as_str(), keys.iter().map(String::as_str));
+        missing(format!("the ConfigMap \"{name}\" has no key \"{key}\"{hint}; add it, or name another key"))
     }
 }
 
@@ -210,7 +209,8 @@ async fn deployments(target: &Target, scope: &Scope, inputs: &mut Inputs) -> Res
         inputs.deployments.insert((kind, name.clone()), live);
     }
     let wanted: Vec<String> = items(&target.pipeline).map(|(kind, name)| object_name(&target.name, kind, name.as_str())).collect();
-    let ours = scope.deployments.state_filter(|deployment| deployment.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && is_ours(deployment, target));
+    let ours =
+        scope.deployments.state_filter(|deployment| deployment.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && is_ours(deployment, target));
     inputs.leftover = ours.into_iter().filter(|deployment| !deployment.metadata.name.as_ref().is_some_and(|name| wanted.contains(name))).collect();
     Ok(())
 }

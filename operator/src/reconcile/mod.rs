@@ -28,7 +28,7 @@ use crate::reason::Reason;
 use status::Outcome;
 
 /// A pipeline at rest is looked at again after this, give or take a tenth.
-const RESYNC: Duration = Duration::from_secs(300);
+const RESYNC: Duration = Duration::from_mins(5);
 /// A pipeline that waits for something is looked at again after this: what is put right shows within 15 s.
 const WAITING: Duration = Duration::from_secs(9);
 
@@ -102,7 +102,7 @@ pub async fn reconcile(object: Arc<Guarded>, scope: Arc<Scope>) -> Result<Action
     let started = Instant::now();
     let result = match &object.0 {
         Ok(pipeline) => match Target::of(pipeline) {
-            Some(target) if pipeline.metadata.deletion_timestamp.is_none() => pipeline_to_spec(&target, &scope).await,
+            Some(target) if pipeline.metadata.deletion_timestamp.is_none() => Box::pin(pipeline_to_spec(&target, &scope)).await,
             // Its Deployments and ConfigMaps go with it; everything outside Kubernetes stays.
             _ => Ok(Action::await_change()),
         },
@@ -117,7 +117,7 @@ async fn pipeline_to_spec(target: &Target, scope: &Scope) -> Result<Action, Erro
     let shared = &scope.shared;
     let inputs = dereference::dereference(target, scope).await?; //                                       IO: Secrets, ConfigMaps, Deployments
     let validated = shared.validated.get_or(&target.uid, target.generation, || validate::validate(&target.pipeline.spec));
-    let systems = systems::bring_up(target, &validated, &inputs, scope).await?; //                        IO: topics, keyspaces, tables, views
+    let systems = Box::pin(systems::bring_up(target, &validated, &inputs, scope)).await?; //              IO: topics, keyspaces, tables, views
     systems::remember(target, &systems, scope).await?; //                                                 IO: what was created
     let known = shared.statuses.current(target).await;
     let plans = plan::plan(target, &shared.options, &shared.cluster_id, &validated, &inputs, &systems, &known);

@@ -1,5 +1,5 @@
-//! Step 4 (pure): which Deployments the pipeline is to have. A query runs when its own topic, dead-letter topic and table are there and its Secret is read; one that
-//! lacks something, or whose store does not answer, keeps the Deployment that it has, untouched.
+//! Step 4 (pure): which Deployments the pipeline is to have. A query runs when its own topic, dead-letter topic and table are there and its Secret is read;
+//! one that lacks something, or whose store does not answer, keeps the Deployment that it has, untouched.
 
 use tapeline_api::TradingPipelineSpec;
 use tapeline_api::names::{ItemName, SqlName};
@@ -119,7 +119,10 @@ impl Pipeline<'_> {
             return Step::Run(Box::new(workload));
         }
         let object = workload.object_name(&self.target.name);
-        let message = format!("a Deployment \"{object}\" exists that does not belong to this pipeline; it is left alone: rename the {}, or delete it", workload.kind.as_str());
+        let message = format!(
+            "a Deployment \"{object}\" exists that does not belong to this pipeline; it is left alone: rename the {}, or delete it",
+            workload.kind.as_str()
+        );
         problems.push(Problem::waiting(Area::Workers, Reason::NameTaken, format!("{field}.name"), message.clone()));
         Step::Leave(message)
     }
@@ -160,7 +163,8 @@ impl Pipeline<'_> {
         }
         let incarnation = self.status.topics.iter().find(|topic| topic.name == stream.topic).and_then(|topic| topic.incarnation).unwrap_or(0);
         let settings = settings::worker(self.identity, self.spec, query, stream, incarnation).ok_or("its sink is not valid")?;
-        let exclusive = serde_json::to_string(&(&settings.sql, &settings.sink, &settings.stream.topic, settings.topic_incarnation, &settings.kafka, &settings.group_id));
+        let exclusive =
+            serde_json::to_string(&(&settings.sql, &settings.sink, &settings.stream.topic, settings.topic_incarnation, &settings.kafka, &settings.group_id));
         let workers = self.spec.workers.as_ref();
         Ok(Workload {
             kind: Kind::Query,
@@ -262,7 +266,8 @@ impl Wanted<'_> {
 
     fn missing(&self) -> Problem {
         let hint = near_miss(self.table.as_str(), self.declared.iter().copied());
-        let message = format!("there is no table \"{}\", and the pipeline declares none{hint}; declare it under spec.{}.tables, or create it", self.name(), self.store);
+        let message =
+            format!("there is no table \"{}\", and the pipeline declares none{hint}; declare it under spec.{}.tables, or create it", self.name(), self.store);
         Problem::waiting(Area::Workers, Reason::TableMissing, format!("{}.sink.{}.table", self.query, self.store), message)
     }
 }
@@ -276,7 +281,11 @@ fn usable(system: Option<&System>, kind: ResourceKind, name: &str) -> Result<(),
     let Some(outcome) = system.node(kind, name) else { return Err(format!("the declaration of {name} is not valid")) };
     match &outcome.state {
         NodeState::AsDeclared | NodeState::Changed(_) | NodeState::Recreated(_) => Ok(()),
-        NodeState::Refused(refusals) if refusals.iter().all(|refusal| matches!(refusal.reason, RefusalReason::WouldLoseData | RefusalReason::ConfigContested)) => Ok(()),
+        NodeState::Refused(refusals)
+            if refusals.iter().all(|refusal| matches!(refusal.reason, RefusalReason::WouldLoseData | RefusalReason::ConfigContested)) =>
+        {
+            Ok(())
+        }
         NodeState::Waiting(error) => Err(error.message.clone()),
         NodeState::Missing(message) => Err(message.clone()),
         NodeState::Refused(refusals) => Err(refusals.first().map(|refusal| refusal.message.clone()).unwrap_or_default()),

@@ -13,7 +13,8 @@ use super::build::{Kind, PIPELINE_LABEL};
 #[must_use]
 pub fn waiting(target: &Target, pods: &Store<Pod>) -> BTreeMap<(Kind, ItemName), Vec<String>> {
     let mut found: BTreeMap<(Kind, ItemName), BTreeSet<String>> = BTreeMap::new();
-    for pod in pods.state_filter(|pod| pod.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && label(pod, PIPELINE_LABEL) == Some(&target.name)) {
+    for pod in pods.state_filter(|pod| pod.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && label(pod, PIPELINE_LABEL) == Some(&target.name))
+    {
         if let Some(item) = item(&pod) {
             found.entry(item).or_default().extend(reason(&pod));
         }

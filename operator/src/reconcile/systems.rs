@@ -1,5 +1,5 @@
-//! Step 3 (IO): Kafka, Cassandra and MySQL, side by side. Each is described, planned (pure), recorded in the status and brought to what is declared; one that does not
-//! answer is a problem of its own nodes and does not hold up the others.
+//! Step 3 (IO): Kafka, Cassandra and MySQL, side by side. Each is described, planned (pure), recorded in the status and brought to what is declared; one
+//! that does not answer is a problem of its own nodes and does not hold up the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,9 @@ use super::status::losses;
 use super::validate::Validated;
 use super::{Error, Target, lookup};
 use crate::context::Scope;
-use crate::external::{self, Applied, ErrorClass, ExternalError, Guard, NodeOutcome, NodeState, Owner, Recorded, Records, RefusalReason, cassandra, kafka, mysql};
+use crate::external::{
+    self, Applied, ErrorClass, ExternalError, Guard, NodeOutcome, NodeState, Owner, Recorded, Records, RefusalReason, cassandra, kafka, mysql,
+};
 use crate::reason::{Area, Cure, Problem, Reason};
 
 /// An external call is begun only if the lease lasts this long.
@@ -92,8 +94,7 @@ pub fn node_problems(area: Area, outcome: &NodeOutcome) -> Vec<Problem> {
             .map(|refusal| {
                 let (reason, cure) = match refusal.reason {
                     RefusalReason::WouldLoseData => (Reason::WouldLoseData, Cure::Change),
-                    RefusalReason::ResourceConflict => (Reason::ResourceConflict, Cure::Change),
-                    RefusalReason::Incompatible => (Reason::ResourceConflict, Cure::Change),
+                    RefusalReason::ResourceConflict | RefusalReason::Incompatible => (Reason::ResourceConflict, Cure::Change),
                     RefusalReason::InvalidSpec => (Reason::InvalidSpec, Cure::Change),
                     RefusalReason::ConfigContested => (Reason::ConfigContested, Cure::Waiting),
                 };
@@ -134,8 +135,7 @@ pub async fn bring_up(target: &Target, validated: &Validated, inputs: &Inputs, s
         status: scope.shared.statuses.current(target).await,
     };
     let spec = &target.pipeline.spec;
-    let (kafka, cassandra, mysql) =
-        tokio::join!(step.kafka(spec, validated), step.cassandra(spec, validated, inputs), step.mysql(spec, validated, inputs));
+    let (kafka, cassandra, mysql) = tokio::join!(step.kafka(spec, validated), step.cassandra(spec, validated, inputs), step.mysql(spec, validated, inputs));
     Ok(Systems { kafka: kafka?, cassandra: cassandra?, mysql: mysql? })
 }
 
@@ -215,8 +215,7 @@ impl Step<'_> {
             None => return Ok(None),
         };
         let client = self.scope.shared.external.mysql(mysql::Endpoint::of(mysql, credentials));
-        let rows: BTreeMap<SqlName, Arc<str>> =
-            inputs.rows.iter().filter_map(|(table, rows)| Some((table.clone(), Arc::clone(rows.as_ref().ok()?)))).collect();
+        let rows: BTreeMap<SqlName, Arc<str>> = inputs.rows.iter().filter_map(|(table, rows)| Some((table.clone(), Arc::clone(rows.as_ref().ok()?)))).collect();
         let mut desired = mysql::Desired::of(mysql, &rows);
         desired.tables.retain(|table| !validated.bad_mysql_tables.contains(&table.table.name));
         desired.views.retain(|view| !validated.bad_mysql_views.contains(&view.view.name));

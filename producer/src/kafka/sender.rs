@@ -106,9 +106,7 @@ impl Sender {
     /// When this producer cannot go on; see [`Fault::Broken`].
     pub async fn send(&self, message: &Message) -> Result<(), Fault> {
         let bytes = message.payload.len();
-        self.books
-            .until(|ledger| ledger.in_flight() == 0 || (ledger.in_flight() < MAX_MESSAGES && ledger.in_flight_bytes() + bytes <= MAX_BYTES))
-            .await?;
+        self.books.until(|ledger| ledger.in_flight() == 0 || (ledger.in_flight() < MAX_MESSAGES && ledger.in_flight_bytes() + bytes <= MAX_BYTES)).await?;
         while let Err(error) = self.enqueue(message) {
             // Cannot happen with the limits above; if it does, all that is under way makes room.
             let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) && self.books.ledger().in_flight() > 0;

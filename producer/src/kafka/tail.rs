@@ -41,9 +41,7 @@ impl Shape {
             return Err(fault(&KafkaError::MetadataFetch(code.into())));
         }
         match i32::try_from(found.partitions().len()) {
-            Ok(partitions) if partitions > 0 => {
-                Ok(Self { partitions, replicated: found.partitions().iter().any(|partition| partition.replicas().len() > 1) })
-            }
+            Ok(partitions) if partitions > 0 => Ok(Self { partitions, replicated: found.partitions().iter().any(|partition| partition.replicas().len() > 1) }),
             _ => Err(missing()),
         }
     }
@@ -73,10 +71,8 @@ impl Tail {
     pub fn extents(&self, shape: Shape) -> Result<BTreeMap<i32, Extent>, Fault> {
         (0..shape.partitions)
             .map(|partition| {
-                let (low, end) = self
-                    .consumer
-                    .fetch_watermarks(&self.topic, partition, ANSWER)
-                    .map_err(|error| self.fault("asking for the partitions' ends", &error))?;
+                let (low, end) =
+                    self.consumer.fetch_watermarks(&self.topic, partition, ANSWER).map_err(|error| self.fault("asking for the partitions' ends", &error))?;
                 Ok((partition, Extent { low, end }))
             })
             .collect()

@@ -287,8 +287,7 @@ mod tests {
         let mut replay = replay(&serde_json::json!({"file": "x", "tradesPerBar": 3, "loop": true}));
         assert_eq!(replay.goal(), None);
         let ids = |replay: &mut Replay, ticks: std::ops::Range<u64>| -> Vec<(i64, String)> {
-            let trades: Vec<Value> =
-                ticks.flat_map(|tick| serde_json::from_slice::<Vec<Value>>(&replay.message(tick).unwrap().payload).unwrap()).collect();
+            let trades: Vec<Value> = ticks.flat_map(|tick| serde_json::from_slice::<Vec<Value>>(&replay.message(tick).unwrap().payload).unwrap()).collect();
             trades.iter().map(|trade| (trade["id"].as_i64().unwrap(), trade["created_at"].as_str().unwrap().to_owned())).collect()
         };
         let (first, second) = (ids(&mut replay, 0..6), ids(&mut replay, 6..12));

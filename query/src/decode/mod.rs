@@ -169,7 +169,8 @@ impl Decoder {
             let is_other = self.schema.fields().get(index).is_some_and(|field| field.data_type() != column.data_type());
             if is_other || self.text_timestamps.contains(&index) {
                 let nulls = column.null_count();
-                let converted = cast_with_options(column, &TIMESTAMP_TYPE, &CastOptions { safe: true, ..CastOptions::default() }).map_err(|error| error.to_string())?;
+                let converted =
+                    cast_with_options(column, &TIMESTAMP_TYPE, &CastOptions { safe: true, ..CastOptions::default() }).map_err(|error| error.to_string())?;
                 if converted.null_count() != nulls {
                     return Err(format!("field \"{name}\" is not a timestamp"));
                 }
@@ -185,13 +186,8 @@ impl Decoder {
         let mut good: Vec<Vec<ArrayRef>> = Vec::new();
         let mut layout = Vec::new();
         for &message in messages {
-            let failed = |index, error, payload: &[u8]| BadRecord {
-                partition: message.partition,
-                offset: message.offset,
-                index,
-                error,
-                payload: payload.to_vec(),
-            };
+            let failed =
+                |index, error, payload: &[u8]| BadRecord { partition: message.partition, offset: message.offset, index, error, payload: payload.to_vec() };
             match element::split(message.payload) {
                 Err(error) => bad.push(failed(None, error, message.payload.unwrap_or_default())),
                 Ok(elements) => {

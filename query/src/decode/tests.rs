@@ -38,7 +38,10 @@ fn objects_and_arrays_become_rows_with_their_origin() {
     assert_eq!(chunk.batch.column_by_name("_offset").unwrap().as_primitive::<Int64Type>().values(), &[0, 1, 1, 5]);
     assert_eq!(chunk.batch.column_by_name("_index").unwrap().as_primitive::<Int32Type>().values(), &[0, 0, 1, 0]);
     assert_eq!(chunk.batch.column_by_name("_partition").unwrap().as_primitive::<Int32Type>().values(), &[2, 2, 2, 2]);
-    assert_eq!(chunk.batch.column_by_name("__tapeline_write_time").unwrap().as_primitive::<Int64Type>().values(), &[1_000_002, 1_000_018, 1_000_034, 1_000_050]);
+    assert_eq!(
+        chunk.batch.column_by_name("__tapeline_write_time").unwrap().as_primitive::<Int64Type>().values(),
+        &[1_000_002, 1_000_018, 1_000_034, 1_000_050]
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How far ahead of this machine's clock a message's timestamp may be before it counts as absent.
-const AHEAD: Duration = Duration::from_secs(3600);
+const AHEAD: Duration = Duration::from_hours(1);
 /// Write times of different partitions differ in their rest by this, so that two rows of one key never tie.
 const STEP: i64 = 16;
 

@@ -173,9 +173,7 @@ fn plan_statement(state: &SessionState, slot: &Arc<Slot>, stream: &Stream, query
     let source = provider_as_source(Arc::new(StreamTable(Arc::clone(slot))));
     let tables = [(TableReference::bare(stream.name.as_str()), source)];
     let context = run_context(state, &tables);
-    SqlToRel::new(&context)
-        .sql_statement_to_plan(Statement::Query(Box::new(query)))
-        .map_err(|error| planning_error(&error, stream))
+    SqlToRel::new(&context).sql_statement_to_plan(Statement::Query(Box::new(query))).map_err(|error| planning_error(&error, stream))
 }
 
 fn run_context<'a>(state: &'a SessionState, tables: &'a [(TableReference, Arc<dyn datafusion::logical_expr::TableSource>)]) -> context::Context<'a> {
@@ -194,7 +192,7 @@ mod context {
     use datafusion::error::Result;
     use datafusion::execution::SessionState;
     use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
-    use datafusion::logical_expr::{AggregateUDF, ScalarUDF, TableSource, WindowUDF, HigherOrderUDF};
+    use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
 
     pub(super) struct Context<'a> {
         pub(super) state: &'a SessionState,
@@ -203,9 +201,10 @@ mod context {
 
     impl ContextProvider for Context<'_> {
         fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
-            match self.tables.iter().find(|(known, _)| known.table() == name.table()) {
-                Some((_, source)) => Ok(Arc::clone(source)),
-                None => plan_err!("no stream \"{name}\""),
+            if let Some((_, source)) = self.tables.iter().find(|(known, _)| known.table() == name.table()) {
+                Ok(Arc::clone(source))
+            } else {
+                plan_err!("no stream \"{name}\"")
             }
         }
 

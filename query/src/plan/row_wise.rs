@@ -26,7 +26,9 @@ pub(super) fn shape(plan: &LogicalPlan) -> std::result::Result<Option<String>, C
                 refused = Some(("OVER (..)", "a window function would have to hold the whole stream; group by date_bin(..) and finish in a view of MySQL"));
             }
             LogicalPlan::Sort(_) => refused = Some(("ORDER BY", "a table has no order; put ORDER BY into the view or the SELECT that reads the table")),
-            LogicalPlan::Limit(_) => refused = Some(("LIMIT", "it would mean other rows in each micro-batch; put LIMIT into the view or the SELECT that reads the table")),
+            LogicalPlan::Limit(_) => {
+                refused = Some(("LIMIT", "it would mean other rows in each micro-batch; put LIMIT into the view or the SELECT that reads the table"));
+            }
             LogicalPlan::Join(_) => refused = Some(("JOIN", "a query reads one stream")),
             LogicalPlan::Union(_) => refused = Some(("UNION", "a query reads one stream once; write two queries into the same table")),
             LogicalPlan::Subquery(_) => refused = Some(("a subquery in an expression", "it would read the stream a second time")),
@@ -76,12 +78,8 @@ pub(super) fn carry_hidden(plan: LogicalPlan) -> Result<LogicalPlan> {
             let mut exprs = projection.expr;
             let input = projection.input;
             let present = |exprs: &[Expr], name: &str| exprs.iter().any(|expr| expr.schema_name().to_string().ends_with(name));
-            let missing: Vec<Column> = input
-                .schema()
-                .columns()
-                .into_iter()
-                .filter(|column| HIDDEN.contains(&column.name.as_str()) && !present(&exprs, &column.name))
-                .collect();
+            let missing: Vec<Column> =
+                input.schema().columns().into_iter().filter(|column| HIDDEN.contains(&column.name.as_str()) && !present(&exprs, &column.name)).collect();
             exprs.extend(missing.into_iter().map(Expr::Column));
             Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(exprs, Arc::clone(&input))?)))
         }

@@ -41,15 +41,12 @@ impl PartitionStream for Slot {
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let input = self.input.lock().unwrap_or_else(PoisonError::into_inner).take();
         let schema = Arc::clone(&self.schema);
-        match input {
-            Some(input) => {
-                let rows = futures::stream::unfold(input, |mut input| async move { input.recv().await.map(|batch| (Ok(batch), input)) });
-                Box::pin(RecordBatchStreamAdapter::new(schema, rows))
-            }
-            None => {
-                let error = exec_datafusion_err!("the stream was read twice in one micro-batch");
-                Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(async { Err(error) }).boxed()))
-            }
+        if let Some(input) = input {
+            let rows = futures::stream::unfold(input, |mut input| async move { input.recv().await.map(|batch| (Ok(batch), input)) });
+            Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+        } else {
+            let error = exec_datafusion_err!("the stream was read twice in one micro-batch");
+            Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(async { Err(error) }).boxed()))
         }
     }
 }

@@ -434,7 +434,8 @@ impl Source {
 fn steps(messages: &[Message<'_>], times: &WriteTimes) -> BTreeMap<i32, Step> {
     let mut steps: BTreeMap<i32, Step> = BTreeMap::new();
     for message in messages {
-        let step = steps.entry(message.partition).or_insert(Step { next_offset: 0, write_time: times.last(message.partition), oldest_ms: message.timestamp_ms });
+        let step =
+            steps.entry(message.partition).or_insert(Step { next_offset: 0, write_time: times.last(message.partition), oldest_ms: message.timestamp_ms });
         step.next_offset = message.offset + 1;
     }
     steps

@@ -228,9 +228,12 @@ impl Engine {
                 self.discard("it needs too much memory; it is read again in smaller ones");
                 Ok(())
             }
-            RunError::Failed(text) => {
-                Err(Stop::Failed(Problem { class: ProblemClass::BadRecord, message: format!("the query failed on a record: {text}"), partition: None, offset: None }))
-            }
+            RunError::Failed(text) => Err(Stop::Failed(Problem {
+                class: ProblemClass::BadRecord,
+                message: format!("the query failed on a record: {text}"),
+                partition: None,
+                offset: None,
+            })),
         }
     }
 

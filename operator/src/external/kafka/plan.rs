@@ -167,8 +167,8 @@ impl Context<'_> {
 
     fn loss(&self) -> String {
         format!(
-            "topic {:?} had been deleted and was created again, empty: records that were not read are gone, and each query on it stops with DataLoss unless \
-             its stream says onDataLoss: Continue; send the records again",
+            "topic {:?} had been deleted and was created again, empty: records that no query had read are gone, and the queries go on with what comes from now on; \
+             send the missing records again",
             self.name()
         )
     }

@@ -75,7 +75,7 @@ mod tests {
     fn the_fourth_repair_within_an_hour_is_not_made() {
         let (repairs, start) = (Repairs::default(), Instant::now());
         let topic: TopicName = "t".parse().unwrap();
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         for n in 0..3 {
             assert!(!repairs.contested_at(start + minute * n, "c").contains(&topic, "retention.ms", "1"));
             repairs.note_at(start + minute * n, "c", &topic, "retention.ms", "1");

@@ -1,5 +1,5 @@
-//! The Deployment of a query or producer. `.spec.replicas` is not in it: it is set through `/scale`, and leaving it out of an apply that once held it sets it to 1
-//! (probed on 1.36).
+//! The Deployment of a query or producer. `.spec.replicas` is not in it: it is set through `/scale`, and leaving it out of an apply that once held it sets
+//! it to 1 (probed on 1.36).
 
 use std::collections::BTreeMap;
 
@@ -119,8 +119,8 @@ pub fn old_settings<'a>(live: Option<&'a Deployment>, wanted: &str) -> Vec<&'a s
     old
 }
 
-/// Recreate when two versions must not run side by side, else one pod after the other, never more than asked for. What was chosen for a rollout holds until the next
-/// change: switching to RollingUpdate in the middle of a Recreate would start new pods beside old ones.
+/// Recreate when two versions must not run side by side, else one pod after the other, never more than asked for. What was chosen for a rollout holds until
+/// the next change: switching to RollingUpdate in the middle of a Recreate would start new pods beside old ones.
 fn strategy(kind: Kind, template: &PodTemplateSpec, template_hash: &str, exclusive_hash: &str, live: Option<&Deployment>) -> DeploymentStrategy {
     let recreate = || DeploymentStrategy { type_: Some("Recreate".to_owned()), rolling_update: None };
     let rolling = || DeploymentStrategy {
@@ -156,17 +156,17 @@ fn template(pipeline: &TradingPipeline, workload: &Workload) -> PodTemplateSpec 
     let mut pod_labels = workers.pod_labels;
     pod_labels.extend(labels(name, workload.kind, workload.name.as_str()));
     let mut annotations = workers.pod_annotations;
-    let versions: Vec<&str> =
-        workload.credentials.iter().map(|credentials| credentials.version.as_str()).chain(workload.data.iter().map(|(_, _, version)| version.as_str())).collect();
+    let versions: Vec<&str> = workload
+        .credentials
+        .iter()
+        .map(|credentials| credentials.version.as_str())
+        .chain(workload.data.iter().map(|(_, _, version)| version.as_str()))
+        .collect();
     if !versions.is_empty() {
         annotations.insert(MOUNTED_VERSION.to_owned(), versions.join(","));
     }
     PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(pod_labels),
-            annotations: (!annotations.is_empty()).then_some(annotations),
-            ..ObjectMeta::default()
-        }),
+        metadata: Some(ObjectMeta { labels: Some(pod_labels), annotations: (!annotations.is_empty()).then_some(annotations), ..ObjectMeta::default() }),
         spec: Some(PodSpec {
             containers: vec![container(workload)],
             volumes: Some(vec![volume(name, workload)]),
@@ -264,9 +264,5 @@ fn volume(pipeline: &str, workload: &Workload) -> Volume {
         ..VolumeProjection::default()
     }));
     sources.extend(workload.data.iter().map(|(name, key, _)| config_map(name.to_string(), vec![path(key.as_str(), format!("data/{key}"))])));
-    Volume {
-        name: "tapeline".to_owned(),
-        projected: Some(ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) }),
-        ..Volume::default()
-    }
+    Volume { name: "tapeline".to_owned(), projected: Some(ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) }), ..Volume::default() }
 }

@@ -122,11 +122,7 @@ fn sink(spec: &TradingPipelineSpec, query: &Query) -> Option<SinkSettings> {
 }
 
 fn cassandra(cassandra: &Cassandra) -> CassandraConnection {
-    CassandraConnection {
-        contact_points: cassandra.contact_points.clone(),
-        keyspace: cassandra.keyspace.clone(),
-        replication: cassandra.replication.class,
-    }
+    CassandraConnection { contact_points: cassandra.contact_points.clone(), keyspace: cassandra.keyspace.clone(), replication: cassandra.replication.class }
 }
 
 fn mysql(mysql: &MySql) -> MySqlConnection {

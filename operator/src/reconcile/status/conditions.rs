@@ -1,5 +1,5 @@
-//! Conditions from problems. Pure. What each situation looks like is the table of docs/architecture.md; Helm 4 fails at once and for good on Stalled (probed), so only
-//! what nobody but the author can cure is Stalled.
+//! Conditions from problems. Pure. What each situation looks like is the table of docs/architecture.md; Helm 4 fails at once and for good on Stalled
+//! (probed), so only what nobody but the author can cure is Stalled.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 

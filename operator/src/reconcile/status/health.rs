@@ -85,11 +85,14 @@ fn findings(outcome: &Outcome<'_>, result: &ItemResult, view: &ItemView) -> Find
     if result.failed.is_some() {
         return findings;
     }
+    let said = reported(result, view);
     match result.live.as_deref() {
         None => findings.problems.push(Problem::progress(area, Reason::Progressing, field.clone(), "its pods are being created")),
+        // A pod that says why it failed is not ready; that it is not ready says nothing more.
+        Some(_) if said.is_some() && view.state == Some(PodsState::Failed) => {}
         Some(live) => rollout(outcome, result, live, workload.replicas, &mut findings),
     }
-    findings.problems.extend(reported(result, view));
+    findings.problems.extend(said);
     if view.unreachable {
         let message = "its pods are ready, but their status cannot be read; allow the operator's pods to reach port 8080 of the pipeline's pods (a NetworkPolicy, which the chart ships)";
         findings.unread = Some(Problem::waiting(area, Reason::StatusUnreachable, field, message));
@@ -127,14 +130,21 @@ fn reported(result: &ItemResult, view: &ItemView) -> Option<Problem> {
     let reason = match (problem.class, result.plan.kind) {
         (ProblemClass::StoreUnreachable, _) if workload.credentials.iter().any(|credentials| credentials.folder == "mysql") => Reason::MySQLUnreachable,
         (ProblemClass::StoreUnreachable, Kind::Query) => Reason::CassandraUnreachable,
-        (ProblemClass::BadRecord | ProblemClass::OutOfMemory | ProblemClass::InvalidSettings | ProblemClass::Internal, Kind::Producer) => Reason::ProducerFailed,
+        (ProblemClass::BadRecord | ProblemClass::OutOfMemory | ProblemClass::InvalidSettings | ProblemClass::Internal, Kind::Producer) => {
+            Reason::ProducerFailed
+        }
         (class, _) => class.into(),
     };
     let field = result.plan.field.clone();
+    // Which record it is, where a single one is the trouble: somebody has to look at it.
+    let message = match (problem.partition, problem.offset) {
+        (Some(partition), Some(offset)) => format!("{} (partition {partition}, offset {offset})", problem.message),
+        _ => problem.message.clone(),
+    };
     if view.state == Some(PodsState::Failed) {
-        Some(Problem::change(Area::Workers, reason, field, problem.message.clone()))
+        Some(Problem::change(Area::Workers, reason, field, message))
     } else {
-        Some(Problem::waiting(Area::Workers, reason, field, problem.message.clone()))
+        Some(Problem::waiting(Area::Workers, reason, field, message))
     }
 }
 
@@ -166,7 +176,9 @@ fn item(target: &Target, result: &ItemResult, view: &ItemView, findings: &Findin
 pub(super) fn replicas(target: &Target, result: &ItemResult) -> (Option<i32>, Option<i32>) {
     let spec = &target.pipeline.spec;
     let declared = match result.plan.kind {
-        Kind::Query => spec.queries.iter().find(|query| query.name == result.plan.name).and_then(|query| query.scale.as_ref()).map_or(1, |scale| scale.replicas),
+        Kind::Query => {
+            spec.queries.iter().find(|query| query.name == result.plan.name).and_then(|query| query.scale.as_ref()).map_or(1, |scale| scale.replicas)
+        }
         Kind::Producer => 1,
     };
     let wanted = if matches!(result.plan.step, Step::Stop) { 0 } else { declared };

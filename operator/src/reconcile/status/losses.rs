@@ -1,6 +1,6 @@
 //! `DataLost`: something that held data had vanished and was created again, empty. It stays until somebody acknowledges it: with the annotation
-//! `tapeline.dev/acknowledge-data-loss`, whose value is the condition's `lastTransitionTime`. A later loss has a later time, so an old acknowledgement does not hide it,
-//! and one that lives in a repository of manifests does no harm.
+//! `tapeline.dev/acknowledge-data-loss`, whose value is the condition's `lastTransitionTime`. A later loss has a later time, so an old acknowledgement does
+//! not hide it, and one that lives in a repository of manifests does no harm.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tapeline_api::pipeline::status::{ResourceStatus, TopicStatus, TradingPipelineStatus};
@@ -51,7 +51,8 @@ fn add(conditions: &mut Vec<Condition>, losses: &[Loss], generation: i64) {
     let mut message = known.map(|condition| condition.message.trim_end_matches(HOW_TO_ACKNOWLEDGE).trim_end().to_owned()).unwrap_or_default();
     for loss in losses.iter().map(|loss| format!("{}: {}.", loss.node.field, loss.message.trim_end_matches('.'))) {
         if !message.contains(&loss) && message.len() + loss.len() < MAX {
-            message = format!("{message} {loss}").trim_start().to_owned();
+            let longer = format!("{message} {loss}");
+            longer.trim_start().clone_into(&mut message);
         }
     }
     let condition = Condition {

@@ -1,8 +1,9 @@
-//! The one writer of statuses. The reconcile and the observer both change parts of a status; each change is a function over the newest status, run under one lock
-//! per pipeline, and the result is sent as a whole, if it differs. So neither ever overwrites the other with something older.
+//! The one writer of statuses. The reconcile and the observer both change parts of a status; each change is a function over the newest status, run under one
+//! lock per pipeline, and the result is sent as a whole, if it differs. So neither ever overwrites the other with something older.
 //!
-//! Newest: what this process wrote last, unless the cache has a later resourceVersion (comparable since Kubernetes 1.35). Without it a reconcile that starts right
-//! after a write would decide on the status before it. A merge patch, since it takes fields away by null and does not fail on a definition that lacks one.
+//! Newest: what this process wrote last, unless the cache has a later resourceVersion (comparable since Kubernetes 1.35). Without it a reconcile that starts
+//! right after a write would decide on the status before it. A merge patch, since it takes fields away by null and does not fail on a definition that lacks
+//! one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! Step 2: what is wrong with the specification by itself. Pure: all problems at once, each with its field, what is wrong, what to do and a near miss; each part by
-//! itself, so that a bad query does not stop the good ones.
+//! Step 2: what is wrong with the specification by itself. Pure: all problems at once, each with its field, what is wrong, what to do and a near miss; each
+//! part by itself, so that a bad query does not stop the good ones.
 
 mod queries;
 mod tables;
@@ -180,8 +180,11 @@ pub(crate) mod tests {
         "InvalidSQL spec.queries[1].sql: a query with mode Upsert handles each row by itself, but ")]
     #[case::columns_of_the_table("/queries/0/sql", serde_json::json!("SELECT id, created_at, ticker AS tick FROM ticks"),
         "InvalidSQL spec.queries[0].sql: table \"real_time_data\" has no column \"tick\"")]
-    #[case::no_cassandra("/cassandra", serde_json::Value::Null,
-        "InvalidSpec spec.queries[0].sink.cassandra: the pipeline has no Cassandra; add spec.cassandra, or choose another sink")]
+    #[case::no_cassandra(
+        "/cassandra",
+        serde_json::Value::Null,
+        "InvalidSpec spec.queries[0].sink.cassandra: the pipeline has no Cassandra; add spec.cassandra, or choose another sink"
+    )]
     #[case::symbols("/mysql/tables/0/columns/2", serde_json::json!({"name": "share", "type": "bigint"}),
         "InvalidSpec spec.producers[0].source.simulate.symbolsFrom.mysql.table: table \"profile\" has no column \"shares\"; symbols need ticker, sector and shares")]
     #[case::pod_labels("/workers", serde_json::json!({"podLabels": {"tapeline.dev/query": "x"}}),

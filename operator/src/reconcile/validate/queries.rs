@@ -36,10 +36,10 @@ pub(super) fn queries(spec: &TradingPipelineSpec, validated: &mut Validated) {
         };
         sink(spec, query, checked.as_ref(), &path, &mut problems);
         let stream = checked.as_ref().and_then(|checked| spec.streams.iter().position(|stream| stream.name.as_str() == checked.stream));
-        if let (Some(checked), Some(stream), true) = (checked, stream, problems.is_empty()) {
-            if !bad_streams.contains(&checked.stream.as_str()) {
-                validated.queries.insert(query.name.clone(), ValidQuery { stream, checked });
-            }
+        if let (Some(checked), Some(stream), true) = (checked, stream, problems.is_empty())
+            && !bad_streams.contains(&checked.stream.as_str())
+        {
+            validated.queries.insert(query.name.clone(), ValidQuery { stream, checked });
         }
         validated.problems.extend(problems.iter().cloned());
         validated.query_problems.insert(query.name.clone(), problems);
@@ -51,7 +51,9 @@ fn sink(spec: &TradingPipelineSpec, query: &Query, checked: Option<&Checked>, pa
         let why = checked?.not_row_wise.as_ref()?;
         Some(invalid_sql(
             format!("{path}.sql"),
-            format!("{who} handles each row by itself, but {why}: a batch that is read again would overwrite what the first one wrote; use a MySQL table with mode Append"),
+            format!(
+                "{who} handles each row by itself, but {why}: a batch that is read again would overwrite what the first one wrote; use a MySQL table with mode Append"
+            ),
         ))
     };
     let fits = |table: &SqlName, columns: &[check_query::TableColumn]| -> Vec<Problem> {

@@ -17,7 +17,8 @@ pub(super) fn validate(spec: &TradingPipelineSpec, validated: &mut Validated) {
     validated.kafka_is_valid = validated.problems.len() == before;
 
     for (index, topic) in spec.kafka.topics.iter().enumerate().filter(|(_, topic)| !topic.managed) {
-        let given = [("partitions", topic.partitions.is_some()), ("replicationFactor", topic.replication_factor.is_some()), ("config", !topic.config.is_empty())];
+        let given =
+            [("partitions", topic.partitions.is_some()), ("replicationFactor", topic.replication_factor.is_some()), ("config", !topic.config.is_empty())];
         for (what, _) in given.into_iter().filter(|(_, given)| *given) {
             let message = format!("the topic is not managed, so it is never altered; remove {what}, or managed: false");
             validated.problems.push(invalid(format!("spec.kafka.topics[{index}].{what}"), &message));

@@ -19,8 +19,7 @@ fn ticks() -> Stream {
     .unwrap()
 }
 
-const VOLUME: &str =
-    "SELECT CAST(created_at AS DATE) AS date, sector, SUM(volume) AS total_volume, now() AS processed_at FROM ticks GROUP BY 1, 2";
+const VOLUME: &str = "SELECT CAST(created_at AS DATE) AS date, sector, SUM(volume) AS total_volume, now() AS processed_at FROM ticks GROUP BY 1, 2";
 
 async fn run(sql: &str, payloads: &[&str]) -> Vec<RecordBatch> {
     let query = check(&[ticks()], sql).unwrap();
@@ -67,7 +66,14 @@ fn the_reference_aggregate_is_checked_with_its_types() {
 
 #[tokio::test]
 async fn an_aggregate_gives_its_groups_when_the_input_ends() {
-    let rows = run(VOLUME, &[r#"[{"id":1,"created_at":"2024-08-25T07:04:45Z","sector":"A","volume":9223372036854775807}]"#, r#"[{"id":2,"created_at":"2024-08-25T07:04:45Z","sector":"A","volume":9223372036854775807}]"#]).await;
+    let rows = run(
+        VOLUME,
+        &[
+            r#"[{"id":1,"created_at":"2024-08-25T07:04:45Z","sector":"A","volume":9223372036854775807}]"#,
+            r#"[{"id":2,"created_at":"2024-08-25T07:04:45Z","sector":"A","volume":9223372036854775807}]"#,
+        ],
+    )
+    .await;
     assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
     let total = rows[0].column_by_name("total_volume").unwrap().as_primitive::<Decimal128Type>().value(0);
     assert_eq!(total, 2 * i128::from(i64::MAX), "a sum does not wrap around");
@@ -110,7 +116,10 @@ fn what_cannot_be_right_is_refused_with_a_reason(#[case] sql: &str, #[case] mess
 
 #[test]
 fn random_values_are_not_row_wise() {
-    assert_eq!(check(&[ticks()], "SELECT id, random() AS r FROM ticks").unwrap().is_row_wise(), Err("random() gives another value when a record is read again".to_owned()));
+    assert_eq!(
+        check(&[ticks()], "SELECT id, random() AS r FROM ticks").unwrap().is_row_wise(),
+        Err("random() gives another value when a record is read again".to_owned())
+    );
     assert_eq!(check(&[ticks()], "SELECT id, now() AS seen, current_date AS day FROM ticks").unwrap().is_row_wise(), Ok(()));
 }
 

@@ -14,10 +14,7 @@ const EPOCH_BITS: u32 = 44;
 
 /// The progress of a query in a topic.
 pub(super) fn select_progress(keyspace: &SqlName) -> String {
-    format!(
-        "SELECT partition, epoch, next_offset, write_time FROM {}.{PROGRESS_TABLE} WHERE kafka_cluster = ? AND query = ? AND topic = ?",
-        keyspace.quoted()
-    )
+    format!("SELECT partition, epoch, next_offset, write_time FROM {}.{PROGRESS_TABLE} WHERE kafka_cluster = ? AND query = ? AND topic = ?", keyspace.quoted())
 }
 
 /// What [`insert_progress`] takes.

@@ -105,14 +105,14 @@ impl MySqlSink {
         let all = statement::together(&self.pending).map_err(|error| SinkError::fatal(ProblemClass::Internal, error.to_string()))?;
         let untraceable = || {
             let error = errors.first().cloned().unwrap_or_default();
-            let what = format!("MySQL refuses a row for its content ({error}), and a row of an aggregate cannot be traced to a record; change the query or the table");
+            let what =
+                format!("MySQL refuses a row for its content ({error}), and a row of an aggregate cannot be traced to a record; change the query or the table");
             SinkError::fatal(ProblemClass::BadRecord, what)
         };
         if !rows::is_traceable(&all) {
             return Err(untraceable());
         }
-        let refused: Option<Vec<_>> =
-            places.iter().zip(&errors).map(|(&place, error)| rows::refused(&all, place, self.columns.len(), error.clone())).collect();
+        let refused: Option<Vec<_>> = places.iter().zip(&errors).map(|(&place, error)| rows::refused(&all, place, self.columns.len(), error.clone())).collect();
         let keep: arrow::array::BooleanArray = (0..all.num_rows()).map(|place| Some(!places.contains(&place))).collect();
         let rest = arrow::compute::filter_record_batch(&all, &keep).map_err(|error| SinkError::fatal(ProblemClass::Internal, error.to_string()))?;
         self.pending = vec![rest];

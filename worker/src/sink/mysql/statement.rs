@@ -31,7 +31,13 @@ pub(super) struct Insert {
 }
 
 /// Looks at the table and makes the statement.
-pub(super) async fn describe(session: &mut MySqlConnection, database: &SqlName, table: &SqlName, mode: MySqlMode, columns: &[String]) -> Result<Insert, SinkError> {
+pub(super) async fn describe(
+    session: &mut MySqlConnection,
+    database: &SqlName,
+    table: &SqlName,
+    mode: MySqlMode,
+    columns: &[String],
+) -> Result<Insert, SinkError> {
     let found = sqlx::query(
         "SELECT CAST(COLUMN_NAME AS CHAR) AS name, CAST(COLUMN_KEY AS CHAR) AS column_key FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
     )

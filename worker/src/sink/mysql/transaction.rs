@@ -153,7 +153,8 @@ async fn find_refused(session: &mut MySqlConnection, work: &Work) -> Result<Vec<
     Ok(refused)
 }
 
-const PROGRESS: &str = "SELECT `partition`, `epoch`, `next_offset`, `write_time` FROM `tapeline_progress` WHERE `kafka_cluster` = ? AND `query` = ? AND `topic` = ?";
+const PROGRESS: &str =
+    "SELECT `partition`, `epoch`, `next_offset`, `write_time` FROM `tapeline_progress` WHERE `kafka_cluster` = ? AND `query` = ? AND `topic` = ?";
 
 async fn select(session: &mut MySqlConnection, sql: &str, key: &ProgressKey) -> Result<BTreeMap<i32, Progress>, sqlx::Error> {
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(&key.kafka_cluster).bind(&key.query).bind(&key.topic).fetch_all(session).await?;
@@ -185,7 +186,7 @@ pub(super) const fn same(one: Progress, other: Progress) -> bool {
 
 /// Stores the first progress of a partition. Some text means: fenced.
 pub(super) async fn store_start(session: &mut MySqlConnection, key: &ProgressKey, partition: i32, start: Progress) -> Result<Option<String>, sqlx::Error> {
-    let written = sqlx::query(
+    sqlx::query(
         // A later epoch replaces an earlier one; anything else stays. The order matters: MySQL assigns from left to right.
         "INSERT INTO `tapeline_progress` (`kafka_cluster`, `query`, `topic`, `partition`, `epoch`, `next_offset`, `write_time`, `sink_table`, `plan_hash`, `updated_at`) \
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NOW(6)) AS new ON DUPLICATE KEY UPDATE \
@@ -204,7 +205,6 @@ pub(super) async fn store_start(session: &mut MySqlConnection, key: &ProgressKey
     .bind(&key.plan_hash)
     .execute(&mut *session)
     .await?;
-    drop(written);
     let stored = progress(session, key).await?.get(&partition).copied();
     Ok(match stored {
         Some(stored) if same(stored, start) => None,

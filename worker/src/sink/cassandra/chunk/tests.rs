@@ -89,7 +89,8 @@ fn long_rows_make_smaller_chunks_and_a_huge_one_goes_alone() {
 #[case(Nulls::Keep, -2)]
 fn a_row_is_its_columns_and_its_write_time(#[case] nulls: Nulls, #[case] length_of_null: i32) {
     let columns = vec![("id", bigints([7])), ("text", texts(vec![Some("ab")])), ("none", texts(vec![None]))];
-    let targets = vec![target("id", NativeType::SmallInt, Key::Partition), target("text", NativeType::Text, Key::No), target("none", NativeType::Text, Key::No)];
+    let targets =
+        vec![target("id", NativeType::SmallInt, Key::Partition), target("text", NativeType::Text, Key::No), target("none", NativeType::Text, Key::No)];
     let expected = [&[0, 0, 0, 2, 0, 7][..], &[0, 0, 0, 2, b'a', b'b'], &length_of_null.to_be_bytes(), &[0, 0, 0, 8], &[0; 8]].concat();
     assert_eq!(serialized(&rows(columns, targets, vec![0], nulls)), expected);
 }
