@@ -21,7 +21,7 @@ pub async fn eventually<T>(what: &str, deadline: Duration, mut probe: impl Async
         match tokio::time::timeout(left, probe()).await {
             Ok(Ok(value)) => return value,
             Ok(Err(error)) => seen = format!("{error:#}"),
-            Err(_elapsed) => panic!("waited {deadline:?} in vain for {what}; last seen: {seen}"),
+            Err(elapsed) => panic!("waited {deadline:?} in vain for {what} ({elapsed}); last seen: {seen}"),
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -124,7 +124,7 @@ fn a_query_without_a_dead_letter_topic_stops_alone_and_names_partition_and_offse
         let condition = pipeline
             .until("a condition that names the record", within(60), |pipeline| {
                 let ready = status::expect(pipeline, "WorkersReady", "False")?;
-                ensure!(["strict", "partition 0", "offset 1"].iter().all(|part| ready.message.contains(part)), "{}", ready.message);
+                ensure!(["spec.queries[2]", "partition 0", "offset 1"].iter().all(|part| ready.message.contains(part)), "{}", ready.message);
                 Ok(ready)
             })
             .await;

@@ -142,7 +142,10 @@ async fn carry_out(client: &Client, plan: &Plan, node: &NodePlan, guard: &Guard)
             run(lease.connection(), plan, node, op).await?;
         }
     }
-    lease.give_back();
+    // A session keeps the database of its last USE. If that is dropped, the session would say so to another pipeline: it is closed instead.
+    if !in_database {
+        lease.give_back();
+    }
     Ok(())
 }
 
