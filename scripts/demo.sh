@@ -81,7 +81,8 @@ install_chart() {
   esac
   kubectl create namespace $namespace --dry-run=client -o yaml | kubectl apply -f - >/dev/null
   kubectl label namespace $namespace pod-security.kubernetes.io/enforce=restricted --overwrite >/dev/null
-  helm upgrade --install $release charts/tapeline -n $namespace "${values[@]}" --description "$made_from" --wait --timeout 3m >/dev/null
+  # The definition may be there from `make test` or an earlier release: it is cluster-wide and stays when a release goes, and Helm refuses what it does not own.
+  helm upgrade --install $release charts/tapeline -n $namespace "${values[@]}" --description "$made_from" --take-ownership --wait --timeout 3m >/dev/null
 }
 apply_pipeline() { kubectl apply -n $namespace -f examples/secrets.yaml -f examples/$pipeline.yaml; }
 
