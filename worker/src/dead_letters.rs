@@ -26,6 +26,19 @@ pub struct DeadLetter {
     payload: Vec<u8>,
 }
 
+impl DeadLetter {
+    /// What stops a query that has no dead-letter topic for this row.
+    #[must_use]
+    pub fn without_topic(&self) -> Problem {
+        Problem {
+            class: ProblemClass::BadRecord,
+            message: format!("a row is refused for its content, and the stream has no deadLetterTopic for it: {}", self.error),
+            partition: Some(self.partition),
+            offset: Some(self.offset),
+        }
+    }
+}
+
 impl From<BadRecord> for DeadLetter {
     fn from(record: BadRecord) -> Self {
         let BadRecord { partition, offset, index, error, payload } = record;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tapeline_api::report::{BatchReport, Problem};
+use tapeline_api::report::BatchReport;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -12,6 +12,14 @@ use crate::consumer::{Command, Urgent};
 use crate::dead_letters::DeadLetter;
 use crate::sink::{Advance, Progress, Sink, SinkError};
 use crate::status::Who;
+
+/// What comes after an error of the sink.
+enum Next {
+    /// Call it again.
+    Again,
+    /// The micro-batch is gone; begin anew.
+    Discarded,
+}
 
 impl Engine {
     /// Cuts the open micro-batch, if there is one. Afterwards it is stored, or discarded.
@@ -67,37 +75,36 @@ impl Engine {
                     self.stored(&advances, batch.rows, rows_out, begun);
                     return self.caught_up();
                 }
-                Some(Err(SinkError::Refused(rows))) => {
-                    let Some(first) = rows.first() else { continue };
-                    if self.parts.dead_letters.is_none() {
-                        let message = format!("a row is refused for its content, and the stream has no deadLetterTopic for it: {}", first.error);
-                        let class = tapeline_api::report::ProblemClass::BadRecord;
-                        return Err(Stop::Failed(Problem { class, message, partition: Some(first.partition), offset: Some(first.offset) }));
-                    }
-                    let letters: Vec<DeadLetter> = rows.into_iter().map(DeadLetter::from).collect();
-                    if !self.bury(&letters).await? {
+                other => {
+                    if matches!(self.settle(other.and_then(Result::err), &mut pause).await?, Next::Discarded) {
                         return Ok(());
                     }
-                }
-                Some(Err(SinkError::Fatal(problem))) => return Err(Stop::Failed(problem)),
-                Some(Err(SinkError::Fenced(text))) => {
-                    self.discard(&text);
-                    return Ok(());
-                }
-                Some(Err(SinkError::Outage(problem))) => {
-                    tracing::warn!(class = %problem.class, "{}", problem.message);
-                    self.parts.status.waiting(Who::Engine, problem);
-                    if self.pause(&mut pause).await.is_err() {
-                        self.discard("the store does not answer, and the partitions are wanted elsewhere");
-                        return Ok(());
-                    }
-                }
-                None => {
-                    self.discard("the store did not answer in time, and the partitions are wanted elsewhere");
-                    return Ok(());
                 }
             }
         }
+    }
+
+    /// Does what the sink's error asks for, before it is called again. None: it did not answer by the time at which this engine has to be done.
+    async fn settle(&mut self, error: Option<SinkError>, pause: &mut Duration) -> Result<Next, Stop> {
+        let discarded = match error {
+            Some(SinkError::Refused(rows)) => {
+                let letters: Vec<DeadLetter> = rows.into_iter().map(DeadLetter::from).collect();
+                return Ok(if self.bury(&letters).await? { Next::Again } else { Next::Discarded });
+            }
+            Some(SinkError::Fatal(problem)) => return Err(Stop::Failed(problem)),
+            Some(SinkError::Outage(problem)) => {
+                tracing::warn!(class = %problem.class, "{}", problem.message);
+                self.parts.status.waiting(Who::Engine, problem);
+                if self.pause(pause).await.is_ok() {
+                    return Ok(Next::Again);
+                }
+                "the store does not answer, and the partitions are wanted elsewhere".to_owned()
+            }
+            Some(SinkError::Fenced(text)) => text,
+            None => "the store did not answer in time, and the partitions are wanted elsewhere".to_owned(),
+        };
+        self.discard(&discarded);
+        Ok(Next::Discarded)
     }
 
     fn stored(&mut self, advances: &[Advance], rows_in: u64, rows_out: u64, begun: Instant) {
@@ -134,27 +141,10 @@ impl Engine {
                     self.parts.status.going_on(Who::Engine);
                     return Ok(());
                 }
-                Some(Err(SinkError::Refused(rows))) => {
-                    let letters: Vec<DeadLetter> = rows.into_iter().map(DeadLetter::from).collect();
-                    if !self.bury(&letters).await? {
+                other => {
+                    if matches!(self.settle(other.and_then(Result::err), &mut pause).await?, Next::Discarded) {
                         return Ok(());
                     }
-                }
-                Some(Err(SinkError::Fatal(problem))) => return Err(Stop::Failed(problem)),
-                Some(Err(SinkError::Fenced(text))) => {
-                    self.discard(&text);
-                    return Ok(());
-                }
-                Some(Err(SinkError::Outage(problem))) => {
-                    self.parts.status.waiting(Who::Engine, problem);
-                    if self.pause(&mut pause).await.is_err() {
-                        self.discard("the store does not answer, and the partitions are wanted elsewhere");
-                        return Ok(());
-                    }
-                }
-                None => {
-                    self.discard("the store did not answer in time, and the partitions are wanted elsewhere");
-                    return Ok(());
                 }
             }
         }
@@ -163,15 +153,10 @@ impl Engine {
     /// Puts records into the dead-letter topic, waiting for it as long as it takes. False: the micro-batch was discarded meanwhile.
     async fn bury(&mut self, letters: &[DeadLetter]) -> Result<bool, Stop> {
         let mut pause = BACKOFF.0;
+        let Some(first) = letters.first() else { return Ok(true) };
         loop {
-            if letters.is_empty() {
-                return Ok(true);
-            }
-            let Some(dead_letters) = &self.parts.dead_letters else {
-                let message = "a record is refused, and the stream has no deadLetterTopic for it".to_owned();
-                let class = tapeline_api::report::ProblemClass::BadRecord;
-                return Err(Stop::Failed(Problem { class, message, partition: None, offset: None }));
-            };
+            // What cannot be decoded has stopped the query already; these are rows that a store refuses.
+            let Some(dead_letters) = &self.parts.dead_letters else { return Err(Stop::Failed(first.without_topic())) };
             let mut urgent = self.parts.urgent.clone();
             let sent = tokio::select! {
                 sent = dead_letters.send(letters) => Some(sent),
