@@ -75,6 +75,8 @@ pub enum ProblemClass {
     StoreDenied,
     /// The table is not there, or lacks a column.
     TableMissing,
+    /// The table does not take the query's rows, for what it is rather than for what a row holds.
+    StoreRefuses,
     /// A record that cannot be read, and no dead-letter topic for it.
     BadRecord,
     /// Most of the records cannot be read.

@@ -38,7 +38,7 @@ pub struct WorkerSettings {
     pub group_id: String,
     /// The stream that the query reads, as declared.
     pub stream: Stream,
-    /// How often the operator created the stream's topic; 0 where it belongs to somebody else. It is the upper part of the epoch of stored progress.
+    /// How often the operator created the stream's topic; 0 where it never did. It is the upper part of the epoch of stored progress.
     pub topic_incarnation: i64,
     /// The query's SQL.
     pub sql: String,

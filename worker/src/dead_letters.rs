@@ -1,11 +1,10 @@
 //! The dead-letter topic: records that cannot be read, and rows that a store refuses. They are acknowledged before progress moves; a micro-batch that is read
 //! again sends them again, under the same key.
 
-use std::time::Duration;
-
-use futures::future::try_join_all;
+use futures::stream::{self, StreamExt};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::util::Timeout;
 use tapeline_api::report::{Problem, ProblemClass};
 use tapeline_api::settings::WorkerSettings;
 
@@ -15,6 +14,8 @@ use tapeline_query::decode::BadRecord;
 
 /// What is kept of a record that the dead-letter topic itself refuses for its size.
 const FIRST: usize = 256 << 10;
+/// Records that are on their way at once.
+const IN_FLIGHT: usize = 256;
 
 /// A record for the dead-letter topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,12 +87,14 @@ impl DeadLetters {
         }))
     }
 
-    /// Sends, and returns when all are acknowledged.
+    /// Sends, and returns when all are acknowledged. Those that are acknowledged are out of `letters`, so that another attempt goes on behind them.
     ///
     /// # Errors
     /// The topic or the brokers are not there: an outage.
-    pub async fn send(&self, letters: &[DeadLetter]) -> Result<(), Problem> {
-        try_join_all(letters.iter().map(|letter| self.send_one(letter))).await.map(drop)
+    pub async fn send(&self, letters: &mut Vec<DeadLetter>) -> Result<(), Problem> {
+        let (acknowledged, result) = in_order(letters, |letter| self.send_one(letter)).await;
+        letters.drain(..acknowledged);
+        result
     }
 
     async fn send_one(&self, letter: &DeadLetter) -> Result<(), Problem> {
@@ -101,15 +104,16 @@ impl DeadLetters {
         if result == Err(Some(MessageSizeTooLarge)) {
             result = self.attempt(letter, first).await;
         }
-        let problem = |class, message: &str| Problem { class, message: message.to_owned(), partition: Some(letter.partition), offset: Some(letter.offset) };
+        let problem = |class, message| Problem { class, message, partition: Some(letter.partition), offset: Some(letter.offset) };
         match result {
             Ok(()) => Ok(()),
             Err(Some(UnknownTopic | UnknownTopicOrPartition | UnknownPartition)) => {
-                Err(problem(ProblemClass::TopicMissing, "the dead-letter topic is not there"))
+                let text = format!("the dead-letter topic {} is not there: declare it under spec.kafka.topics, or create it", self.topic);
+                Err(problem(ProblemClass::TopicMissing, text))
             }
             Err(code) => {
-                let text = code.map_or_else(|| "no answer".to_owned(), |code| code.to_string());
-                Err(problem(ProblemClass::KafkaUnreachable, &format!("the dead-letter topic does not take a record: {text}")))
+                let why = code.map_or_else(|| "no answer".to_owned(), |code| code.to_string());
+                Err(problem(ProblemClass::KafkaUnreachable, format!("the dead-letter topic {} does not take a record: {why}", self.topic)))
             }
         }
     }
@@ -129,9 +133,50 @@ impl DeadLetters {
         ];
         let headers = headers.into_iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
         let record = FutureRecord::to(&self.topic).key(&key).payload(payload).headers(headers);
-        match self.producer.send(record, Duration::from_secs(30)).await {
+        // No limit to the wait for room in the queue: what is in it is acknowledged or given up within message.timeout.ms.
+        match self.producer.send(record, Timeout::Never).await {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(error.rdkafka_error_code()),
         }
+    }
+}
+
+/// Sends `letters`, some at once, and returns how many from the first on are acknowledged.
+async fn in_order<'a, F>(letters: &'a [DeadLetter], send: impl Fn(&'a DeadLetter) -> F) -> (usize, Result<(), Problem>)
+where
+    F: Future<Output = Result<(), Problem>>,
+{
+    let mut results = stream::iter(letters).map(send).buffered(IN_FLIGHT);
+    let mut acknowledged = 0;
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(()) => acknowledged += 1,
+            Err(problem) => return (acknowledged, Err(problem)),
+        }
+    }
+    (acknowledged, Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn after_an_outage_sending_goes_on_behind_what_was_acknowledged() {
+        let letter = |offset| DeadLetter { partition: 0, offset, index: None, error: String::new(), payload: Vec::new() };
+        let letters: Vec<DeadLetter> = (0..10_000).map(letter).collect();
+        let sent = Cell::new(0);
+        let (acknowledged, result) = in_order(&letters, |letter| {
+            sent.set(sent.get() + 1);
+            async {
+                tokio::task::yield_now().await;
+                if letter.offset < 1_000 { Ok(()) } else { Err(letter.without_topic()) }
+            }
+        })
+        .await;
+        assert_eq!((acknowledged, result.unwrap_err().offset), (1_000, Some(1_000)));
+        assert!(sent.get() <= 1_000 + IN_FLIGHT, "{} were begun", sent.get());
     }
 }

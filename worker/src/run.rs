@@ -36,10 +36,18 @@ pub struct Options {
 /// What remains of the grace period when the engine has to be done, to leave the group in order.
 const MARGIN: Duration = Duration::from_secs(5);
 
+/// Why the work ended without being asked to.
+enum Ended {
+    /// The settings cannot be used, and a new start would not change that.
+    Settings(anyhow::Error),
+    /// A fault that a new start may cure.
+    Broken(anyhow::Error),
+}
+
 /// Runs until SIGTERM. Settings that cannot be used are no reason to end: the worker stays, unready, and says why on `/status`.
 ///
 /// # Errors
-/// The status cannot be served, or the system refuses a signal handler.
+/// The status cannot be served, the system refuses a signal handler or a thread, or the consumer's thread has ended by itself.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let (stop, stopping) = watch::channel::<Urgent>(None);
@@ -58,8 +66,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     match finished {
         Some(Ok(())) if options.until_caught_up => return Ok(()),
+        Some(Err(Ended::Broken(error))) => return Err(error),
         Some(result) => {
-            if let Err(error) = result {
+            if let Err(Ended::Settings(error)) = result {
                 let problem = Problem { class: ProblemClass::InvalidSettings, message: format!("{error:#}"), partition: None, offset: None };
                 tracing::error!("{}", problem.message);
                 status.failed(problem);
@@ -86,30 +95,35 @@ async fn work(
     options: &Options,
     status: &Arc<Status>,
     stopping: watch::Receiver<Urgent>,
-) -> anyhow::Result<()> {
-    let settings = settings?;
-    let query = check(std::slice::from_ref(&settings.stream), &settings.sql).map_err(|error| anyhow::anyhow!("the query: {error}"))?;
-    let mut handle = consumer::spawn(&settings, Arc::clone(status), stopping)?;
+) -> Result<(), Ended> {
+    let settings = settings.map_err(|error| Ended::Settings(error.into()))?;
+    let query = check(std::slice::from_ref(&settings.stream), &settings.sql).map_err(|error| Ended::Settings(anyhow::anyhow!("the query: {error}")))?;
+    let dead_letters = DeadLetters::new(&settings).map_err(|error| Ended::Settings(error.into()))?;
+    let mut handle = consumer::spawn(&settings, Arc::clone(status), stopping).map_err(Ended::Settings)?;
     // No id: the process is to end before any broker answered.
     if let Ok(cluster) = (&mut handle.cluster).await {
-        let engine = engine(&settings, query, options, status, cluster, handle.events, handle.commands, handle.urgent)?;
-        engine.run().await;
+        let sink = sink(&settings, &query, options, cluster);
+        let engine = Engine::new(Parts {
+            settings,
+            query,
+            sink,
+            dead_letters,
+            events: handle.events,
+            commands: handle.commands,
+            urgent: handle.urgent,
+            status: Arc::clone(status),
+            until_caught_up: options.until_caught_up,
+        });
+        Box::pin(engine.run()).await;
     }
     let thread = handle.thread;
-    tokio::task::spawn_blocking(move || thread.join()).await?.map_err(|_| anyhow::anyhow!("the consumer's thread has panicked"))
+    match tokio::task::spawn_blocking(move || thread.join()).await {
+        Ok(Ok(result)) => result.map_err(Ended::Broken),
+        Ok(Err(_)) | Err(_) => Err(Ended::Broken(anyhow::anyhow!("the consumer's thread has panicked"))),
+    }
 }
 
-#[allow(clippy::too_many_arguments, reason = "puts the parts together, once")]
-fn engine(
-    settings: &WorkerSettings,
-    query: CheckedQuery,
-    options: &Options,
-    status: &Arc<Status>,
-    kafka_cluster: String,
-    events: tokio::sync::mpsc::Receiver<consumer::Event>,
-    commands: std::sync::mpsc::Sender<consumer::Command>,
-    urgent: watch::Receiver<Urgent>,
-) -> anyhow::Result<Engine> {
+fn sink(settings: &WorkerSettings, query: &CheckedQuery, options: &Options, kafka_cluster: String) -> AnySink {
     let key = ProgressKey {
         kafka_cluster,
         query: settings.progress_name(),
@@ -121,18 +135,5 @@ fn engine(
         plan_hash: query.hash(),
     };
     let columns = query.output().iter().map(|column| column.name.clone()).collect();
-    let credentials = Credentials::new(options.credentials.clone());
-    let sink = AnySink::new(settings, &credentials, key, columns);
-    let dead_letters = DeadLetters::new(settings)?;
-    Ok(Engine::new(Parts {
-        settings: settings.clone(),
-        query,
-        sink,
-        dead_letters,
-        events,
-        commands,
-        urgent,
-        status: Arc::clone(status),
-        until_caught_up: options.until_caught_up,
-    }))
+    AnySink::new(settings, &Credentials::new(options.credentials.clone()), key, columns)
 }

@@ -50,6 +50,8 @@ struct Partition {
 pub enum Who {
     /// The thread that polls Kafka.
     Consumer,
+    /// The same, for the offsets of partitions to begin with.
+    Assignment,
     /// The engine, for its sink.
     Engine,
 }
@@ -220,7 +222,7 @@ impl Status {
     /// # Errors
     /// Writing to a string, which does not fail.
     pub fn metrics(&self) -> Result<String, std::fmt::Error> {
-        let lag = self.report().partitions.iter().filter_map(|partition| Some(partition.end_offset? - partition.next_offset)).sum();
+        let lag = self.report().partitions.iter().filter_map(|partition| Some((partition.end_offset? - partition.next_offset).max(0))).sum();
         self.lag.set(lag);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

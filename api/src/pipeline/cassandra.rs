@@ -22,7 +22,7 @@ pub struct Cassandra {
     pub credentials_secret_ref: Option<CredentialsSecretRef>,
     /// The keyspace, created when it is missing.
     pub keyspace: SqlName,
-    /// How the keyspace is replicated. Used when it is created; a change is applied with ALTER KEYSPACE, after which an operator of Cassandra has to run a repair.
+    /// How the keyspace is replicated. Used when it is created. A change is not carried out, since progress and rows may not be found until a repair is done: the status names the statement to run.
     pub replication: Replication,
     /// Tables that the operator creates when they are missing and adds columns to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

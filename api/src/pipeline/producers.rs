@@ -71,7 +71,7 @@ pub struct Simulate {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.file) != has(self.configMapKeyRef)", "message": "give either file or configMapKeyRef"}]))]
 pub struct Replay {
-    /// A CSV file in the producer's image, under /data, gzipped if it ends in .gz, with the columns Ticker, Date, Open, High, Low, Close and Volume.
+    /// A CSV file in the producer's image, under /data, gzipped or not, with the columns Ticker, Date, Open, High, Low, Close and Volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 200), pattern("^[a-zA-Z0-9_-][a-zA-Z0-9._-]*$"))]
     pub file: Option<String>,

@@ -41,7 +41,7 @@ pub struct TradingPipelineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub producers: Vec<ProducerStatus>,
-    /// Each declared topic, as it was last seen.
+    /// Each topic that the pipeline names, as it was last seen; of topics that it named once, how often they were created.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 400), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub topics: Vec<TopicStatus>,

@@ -1,5 +1,5 @@
 //! From JSON messages to record batches of the stream's table. A chunk of messages goes through arrow's JSON reader in one piece; only when something in it
-//! is wrong is it read again piece by piece ([`element`]), so that a bad record is told from its neighbours.
+//! is wrong is it read again, by halves down to the message that fails, and that one element by element ([`element`]), so that a bad record is told from its neighbours.
 //!
 //! What counts as a number or a text is arrow's: a number in quotes is a number, and a fraction is cut off where an integer is asked for.
 
@@ -86,7 +86,7 @@ impl Decoder {
         let positions = |wanted: &dyn Fn(usize) -> bool| (0..stream.fields.len()).filter(|&index| wanted(index)).collect();
         let declared = &stream.fields;
         Ok(Self {
-            reader: json_decoder(&fields)?,
+            reader: json_decoder(&fields, MESSAGES)?,
             required: positions(&|index| declared.get(index).is_some_and(|field| field.required)),
             text_timestamps: positions(&|index| {
                 let is_text = fields.get(index).is_some_and(|field| field.data_type() == &DataType::Utf8);
@@ -103,14 +103,22 @@ impl Decoder {
     /// Only faults of this program: what is wrong with a record is in [`Chunk::bad`].
     pub fn decode(&mut self, messages: &[Message<'_>], times: &mut WriteTimes) -> Result<Chunk, ArrowError> {
         if let Ok(rows) = self.fast(messages) {
-            let layout: Vec<Rows<'_>> = rows.lengths.iter().zip(&rows.messages).map(|(&count, &message)| Rows { message, count, first_index: 0 }).collect();
-            return Ok(Chunk { batch: self.assemble(rows.columns, &layout, times)?, bad: Vec::new() });
+            return Ok(Chunk { batch: self.assemble(rows.columns, &rows.layout, times)?, bad: Vec::new() });
         }
-        self.reader = json_decoder(&self.fields)?; // what it holds is half a message
-        self.slow(messages, times)
+        let mut pieces = Pieces::default();
+        self.slow(messages, &mut pieces)?;
+        self.renew(MESSAGES)?;
+        let columns = if pieces.good.is_empty() { self.empty().map_err(ArrowError::ComputeError)? } else { element::concat(&pieces.good)? };
+        Ok(Chunk { batch: self.assemble(columns, &pieces.layout, times)?, bad: pieces.bad })
     }
 
-    /// The whole chunk in one piece. Any error means: read it again, piece by piece.
+    /// Another reader, since one that failed holds half a message. For up to `messages`, since it reserves memory for as many.
+    fn renew(&mut self, messages: usize) -> Result<(), ArrowError> {
+        self.reader = json_decoder(&self.fields, messages)?;
+        Ok(())
+    }
+
+    /// All of `messages` in one piece. Any error means: read them again, piece by piece, with another reader.
     fn fast<'a>(&mut self, messages: &[Message<'a>]) -> Result<FastRows<'a>, String> {
         let mut with_rows = Vec::with_capacity(messages.len());
         let mut objects = Vec::new();
@@ -138,7 +146,7 @@ impl Decoder {
             with_rows.push(*message);
         }
         let Some(batch) = self.reader.flush().map_err(|error| error.to_string())? else {
-            return Ok(FastRows { columns: self.empty()?, lengths: Vec::new(), messages: Vec::new() });
+            return Ok(FastRows { columns: self.empty()?, layout: Vec::new() });
         };
         let lists = batch.column(0).as_list_opt::<i32>().ok_or("no list")?;
         let lengths: Vec<usize> = lists.offsets().lengths().collect();
@@ -147,7 +155,8 @@ impl Decoder {
             return Err("not one JSON object".to_owned());
         }
         let columns = self.columns(lists.values())?;
-        Ok(FastRows { columns, lengths, messages: with_rows })
+        let layout = lengths.into_iter().zip(with_rows).map(|(count, message)| Rows { message, count, first_index: 0 }).collect();
+        Ok(FastRows { columns, layout })
     }
 
     fn empty(&self) -> Result<Vec<ArrayRef>, String> {
@@ -180,42 +189,59 @@ impl Decoder {
         Ok(columns)
     }
 
-    /// Piece by piece: every element by itself.
-    fn slow(&mut self, messages: &[Message<'_>], times: &mut WriteTimes) -> Result<Chunk, ArrowError> {
-        let mut bad = Vec::new();
-        let mut good: Vec<Vec<ArrayRef>> = Vec::new();
-        let mut layout = Vec::new();
-        for &message in messages {
-            let failed =
-                |index, error, payload: &[u8]| BadRecord { partition: message.partition, offset: message.offset, index, error, payload: payload.to_vec() };
-            match element::split(message.payload) {
-                Err(error) => bad.push(failed(None, error, message.payload.unwrap_or_default())),
-                Ok(elements) => {
-                    let is_array = elements.is_array;
-                    for (index, text) in elements.texts.into_iter().enumerate() {
-                        match self.one(text) {
-                            Ok(columns) => {
-                                good.push(columns);
-                                layout.push(Rows { message, count: 1, first_index: index });
-                            }
-                            Err(error) => bad.push(failed(is_array.then_some(index), error, text.as_bytes())),
-                        }
-                    }
+    /// What fails in one piece: each half by itself, down to a message. Measured for 2,000 messages: 1 ms without a bad one, 2.6 ms with one, 8 ms with twenty, 43 ms
+    /// where all are bad; every message by itself takes 19 ms as soon as one is bad.
+    fn slow<'a>(&mut self, messages: &[Message<'a>], pieces: &mut Pieces<'a>) -> Result<(), ArrowError> {
+        if let [message] = messages {
+            return self.elements(*message, pieces);
+        }
+        let (first, second) = messages.split_at(messages.len() / 2);
+        for half in [first, second] {
+            self.renew(half.len())?;
+            match self.fast(half) {
+                Ok(rows) => {
+                    pieces.good.push(rows.columns);
+                    pieces.layout.extend(rows.layout);
+                }
+                Err(_) => self.slow(half, pieces)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Every element of a message by itself.
+    fn elements<'a>(&mut self, message: Message<'a>, pieces: &mut Pieces<'a>) -> Result<(), ArrowError> {
+        let failed = |index, error, payload: &[u8]| BadRecord { partition: message.partition, offset: message.offset, index, error, payload: payload.to_vec() };
+        let elements = match element::split(message.payload) {
+            Ok(elements) => elements,
+            Err(error) => {
+                pieces.bad.push(failed(None, error, message.payload.unwrap_or_default()));
+                return Ok(());
+            }
+        };
+        self.renew(1)?;
+        for (index, text) in elements.texts.into_iter().enumerate() {
+            match self.one(text) {
+                Ok(columns) => {
+                    pieces.good.push(columns);
+                    pieces.layout.push(Rows { message, count: 1, first_index: index });
+                }
+                Err(error) => {
+                    pieces.bad.push(failed(elements.is_array.then_some(index), error, text.as_bytes()));
+                    self.renew(1)?;
                 }
             }
         }
-        let columns = if good.is_empty() { self.empty().map_err(ArrowError::ComputeError)? } else { element::concat(&good)? };
-        Ok(Chunk { batch: self.assemble(columns, &layout, times)?, bad })
+        Ok(())
     }
 
     /// One element as a row.
-    fn one(&self, text: &str) -> Result<Vec<ArrayRef>, String> {
-        let mut reader = json_decoder(&self.fields).map_err(|error| error.to_string())?;
+    fn one(&mut self, text: &str) -> Result<Vec<ArrayRef>, String> {
         let mut read = || -> Result<Option<RecordBatch>, ArrowError> {
             for part in [b"[" as &[u8], text.as_bytes(), b"]"] {
-                reader.decode(part)?;
+                self.reader.decode(part)?;
             }
-            reader.flush()
+            self.reader.flush()
         };
         let batch = read().map_err(|error| element::describe(&error, text, &self.fields))?.ok_or("no value")?;
         self.columns(batch.column(0).as_list_opt::<i32>().ok_or("no list")?.values())
@@ -245,14 +271,21 @@ impl Decoder {
 
 struct FastRows<'a> {
     columns: Vec<ArrayRef>,
-    lengths: Vec<usize>,
-    messages: Vec<Message<'a>>,
+    layout: Vec<Rows<'a>>,
 }
 
-/// A reader whose values are lists of records, one list a message.
-fn json_decoder(fields: &Fields) -> Result<JsonDecoder, ArrowError> {
+/// What came of a chunk that failed in one piece.
+#[derive(Default)]
+struct Pieces<'a> {
+    good: Vec<Vec<ArrayRef>>,
+    layout: Vec<Rows<'a>>,
+    bad: Vec<BadRecord>,
+}
+
+/// A reader of up to `messages` values, which are lists of records, one list a message.
+fn json_decoder(fields: &Fields, messages: usize) -> Result<JsonDecoder, ArrowError> {
     let record = Field::new("item", DataType::Struct(fields.clone()), true);
-    ReaderBuilder::new_with_field(Field::new_list("records", record, true)).with_batch_size(MESSAGES).build_decoder()
+    ReaderBuilder::new_with_field(Field::new_list("records", record, true)).with_batch_size(messages).build_decoder()
 }
 
 #[cfg(test)]

@@ -99,6 +99,15 @@ fn after_a_bad_chunk_the_next_is_read_as_if_nothing_was() {
 }
 
 #[test]
+fn a_message_is_read_beside_a_bad_one_as_it_is_alone() {
+    let lenient = r#"[{"id": 1} {"id": 2}]"#; // the reader does not ask for the comma
+    assert_eq!(ids(&decode(&[lenient])), [1, 2]);
+    let chunk = decode(&[lenient, "17", lenient]);
+    assert_eq!((ids(&chunk), chunk.bad.len()), (vec![1, 2, 1, 2], 1));
+    assert_eq!(chunk.batch.column_by_name("_index").unwrap().as_primitive::<Int32Type>().values(), &[0, 1, 0, 1]);
+}
+
+#[test]
 fn decimals_are_exact() {
     let chunk = decode(&[r#"{"id": 1, "paid": 0.1}"#, r#"{"id": 2, "paid": "12345678901234.5678"}"#]);
     let paid = chunk.batch.column_by_name("paid").unwrap().as_primitive::<arrow::datatypes::Decimal128Type>();

@@ -8,6 +8,7 @@ use datafusion::common::config::Dialect;
 use datafusion::common::{SchemaError, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::functions::all_default_functions;
@@ -57,7 +58,9 @@ pub fn check(streams: &[Stream], sql: &str) -> Result<CheckedQuery, CheckError> 
 fn session(clock: &BatchClock) -> Result<SessionState, DataFusionError> {
     let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(8192);
     config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
-    let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_LIMIT, 1.0).build_arc()?;
+    // Not to disk: a worker's root is read-only, so an attempt would fail as if a record were bad; too little memory is cured by smaller micro-batches.
+    let no_spilling = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_LIMIT, 1.0).with_disk_manager_builder(no_spilling).build_arc()?;
     // `current_time` would be the time at which the plan was made: better not there at all.
     let replaced = ["now", "current_date", "current_time"];
     let scalars = all_default_functions().into_iter().filter(|function| !replaced.contains(&function.name())).collect();
@@ -255,25 +258,26 @@ mod context {
 }
 
 fn planning_error(error: &DataFusionError, stream: &Stream) -> CheckError {
-    if let DataFusionError::SchemaError(schema_error, _) = error.find_root()
-        && let SchemaError::FieldNotFound { field, .. } = schema_error.as_ref()
-    {
-        let names = stream.fields.iter().map(|field| field.name.as_str());
-        return CheckError::NoSuchColumn { name: field.name.clone(), stream: stream.name.to_string(), hint: did_you_mean(&field.name, names) };
+    if let DataFusionError::SchemaError(schema_error, _) = error.find_root() {
+        match schema_error.as_ref() {
+            SchemaError::FieldNotFound { field, .. } => {
+                let names = stream.fields.iter().map(|field| field.name.as_str());
+                return CheckError::NoSuchColumn { name: field.name.clone(), stream: stream.name.to_string(), hint: did_you_mean(&field.name, names) };
+            }
+            // With a relation: a column stands beside another of its name in one SELECT. Without one it is a name that two tables of a join have.
+            SchemaError::AmbiguousReference { field } if field.relation.is_some() => return CheckError::DuplicateOutput(field.name.clone()),
+            _ => {}
+        }
     }
     CheckError::Planning(one_line(error.find_root()))
 }
 
 fn output_columns(plan: &LogicalPlan) -> Result<Vec<OutputColumn>, CheckError> {
-    let mut seen = HashSet::new();
     let fields = plan.schema().fields();
     let mut columns = Vec::with_capacity(fields.len());
     for (index, field) in fields.iter().enumerate() {
         if field.name().parse::<SqlName>().is_err() {
             return Err(CheckError::UnnamedOutput { position: index + 1, expression: field.name().clone() });
-        }
-        if !seen.insert(field.name().clone()) {
-            return Err(CheckError::DuplicateOutput(field.name().clone()));
         }
         columns.push(OutputColumn { name: field.name().clone(), data_type: field.data_type().clone(), nullable: field.is_nullable() });
     }

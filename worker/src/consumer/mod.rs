@@ -2,6 +2,7 @@
 //! group does not lose it. Messages are decoded where librdkafka has them and go to the engine as record batches, in chunks.
 
 mod context;
+mod partitions;
 mod source;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use rdkafka::ClientConfig;
+use tapeline_api::report::Problem;
 use tapeline_api::settings::{KafkaSettings, WorkerSettings};
 use tapeline_query::decode::BadRecord;
 use tokio::time::Instant;
@@ -23,14 +25,23 @@ const REVOKE: Duration = Duration::from_secs(20);
 /// From the consumer to the engine, in the order of what happened.
 #[derive(Debug)]
 pub enum Event {
-    /// Partitions to begin with: wanted is a [`Command::Start`] with their offsets. All those that are owned, when it answers a [`Command::Reassess`].
-    Assigned(Vec<Assigned>),
+    /// Partitions to begin with: wanted is a [`Command::Start`] with their offsets.
+    Assigned {
+        /// Of which assignment: an older one than the engine's is passed over, since the answer to its [`Command::Reassess`] names all that are owned.
+        generation: u64,
+        /// The partitions.
+        partitions: Vec<Assigned>,
+        /// Where the stream's `startFrom` points in each partition of the topic, also those of other members; empty where that is their start.
+        beginnings: BTreeMap<i32, i64>,
+    },
     /// Records.
     Chunk(Box<SourceChunk>),
     /// These partitions go to somebody else: store what was read of them, then [`Command::Release`].
     Revoked(Vec<i32>),
     /// Records that were to be read next are gone.
     OutOfRange,
+    /// Records cannot be handed over, for a fault of Tapeline.
+    Fault(Problem),
     /// The process is to end: store what was read, then [`Command::Close`].
     Stopping,
 }
@@ -44,8 +55,6 @@ pub struct Assigned {
     pub low: i64,
     /// Behind the last offset.
     pub high: i64,
-    /// Where the stream's `startFrom` points.
-    pub start_from: i64,
 }
 
 /// Records of some partitions.
@@ -68,7 +77,7 @@ pub struct Step {
     pub next_offset: i64,
     /// The last write time given.
     pub write_time: i64,
-    /// When the first message was written, in milliseconds since 1970.
+    /// When the first message was written, in milliseconds since 1970. None too where there was none but marks of transactions.
     pub oldest_ms: Option<i64>,
 }
 
@@ -125,7 +134,7 @@ pub fn client_config(kafka: &KafkaSettings) -> ClientConfig {
     config
 }
 
-/// The consumer's settings (WORKER.md: measured for 1,000,000 rows in 0.7 s; librdkafka's default queue would cost 85 MB).
+/// The consumer's settings: measured for 1,000,000 rows in 0.7 s; librdkafka's default queue would cost 85 MB.
 fn consumer_config(settings: &WorkerSettings) -> ClientConfig {
     let mut config = client_config(&settings.kafka);
     config

@@ -6,18 +6,18 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message as _, Offset, TopicPartitionList};
-use tapeline_api::pipeline::streams::Position as End;
 use tapeline_api::report::{Problem, ProblemClass};
 use tapeline_api::settings::WorkerSettings;
 use tapeline_query::decode::{Decoder, Message, WriteTimes};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::context::{Context, Rebalance};
-use super::{Assigned, CHUNKS, Command, Event, Position, REVOKE, SourceChunk, Step, Urgent, consumer_config};
+use super::partitions::Partitions;
+use super::{CHUNKS, Command, Event, REVOKE, SourceChunk, Step, Urgent, consumer_config};
 use crate::status::{Status, Who};
 
 /// The longest poll: how late a command is noticed.
@@ -40,8 +40,8 @@ pub struct Handle {
     pub urgent: watch::Receiver<Urgent>,
     /// Kafka's cluster id, once a broker answered.
     pub cluster: oneshot::Receiver<String>,
-    /// The thread; it ends after [`Command::Close`].
-    pub thread: JoinHandle<()>,
+    /// The thread; it ends after [`Command::Close`]. An error: Kafka's client refuses what it is asked for.
+    pub thread: JoinHandle<anyhow::Result<()>>,
 }
 
 /// Starts the thread.
@@ -67,11 +67,8 @@ pub fn spawn(settings: &WorkerSettings, status: Arc<Status>, stopping: watch::Re
         commands: command_receiver,
         outbox: VecDeque::new(),
         waiting_since: None,
-        paused: false,
-        owned: BTreeSet::new(),
-        started: BTreeSet::new(),
-        to_assess: None,
-        revoking: None,
+        reached: BTreeMap::new(),
+        partitions: Partitions::new(&settings.stream),
         generation: 0,
         stop_sent: false,
         waker: tokio::runtime::Builder::new_current_thread().enable_time().build()?,
@@ -93,15 +90,9 @@ struct Source {
     /// What the engine has not taken yet, in order.
     outbox: VecDeque<Event>,
     waiting_since: Option<Instant>,
-    paused: bool,
-    /// Partitions that the group gave to us.
-    owned: BTreeSet<i32>,
-    /// Those of them that are being read.
-    started: BTreeSet<i32>,
-    /// Partitions of which the broker's offsets are still to be asked for.
-    to_assess: Option<Vec<i32>>,
-    /// Partitions that are to be given back when the engine is done.
-    revoking: Option<Vec<i32>>,
+    /// Behind what was handed over of each partition.
+    reached: BTreeMap<i32, i64>,
+    partitions: Partitions,
     generation: u64,
     stop_sent: bool,
     /// To wait for room in the channel and for a time limit at once.
@@ -114,17 +105,23 @@ enum Flow {
 }
 
 impl Source {
-    fn run(mut self, cluster: oneshot::Sender<String>) {
+    fn run(mut self, cluster: oneshot::Sender<String>) -> anyhow::Result<()> {
+        let mut result = Ok(());
         if let Some(id) = self.connect() {
             let _ = cluster.send(id);
             let topic = self.settings.stream.topic.to_string();
             match self.consumer.subscribe(&[&topic]) {
                 Ok(()) => while matches!(self.turn(), Flow::GoOn) {},
-                Err(error) => tracing::error!(%error, "subscribing"),
+                Err(error) => result = Err(anyhow::anyhow!("subscribing to the topic {topic}: {error}")),
             }
         }
         self.consumer.context().close();
+        while let Some(rebalance) = self.consumer.context().next_rebalance() {
+            self.rebalanced(rebalance);
+        }
+        self.partitions.leave(&self.consumer);
         self.consumer.unsubscribe();
+        result
         // The group is left when the consumer is dropped; a rebalance on the way is answered by the context.
     }
 
@@ -155,10 +152,13 @@ impl Source {
         }
         self.announce_stop();
         self.assess();
+        if let Some((partition, end)) = self.partitions.end_of_one(&self.consumer) {
+            self.status.end(partition, end);
+        }
         if !self.deliver() {
             return Flow::End;
         }
-        if self.outbox.is_empty() || self.paused {
+        if self.outbox.is_empty() || self.partitions.is_paused() {
             self.fill();
         }
         while let Some(rebalance) = self.consumer.context().next_rebalance() {
@@ -170,7 +170,7 @@ impl Source {
     /// Hands over what is in the outbox. After a second of waiting the partitions are paused, and polling goes on. False: the engine is gone.
     fn deliver(&mut self) -> bool {
         while let Some(event) = self.outbox.pop_front() {
-            let wait = if self.paused { Duration::ZERO } else { POLL };
+            let wait = if self.partitions.is_paused() { Duration::ZERO } else { POLL };
             let events = self.events.clone();
             let room = self.waker.block_on(async { tokio::time::timeout(wait, events.reserve()).await });
             match room {
@@ -182,46 +182,25 @@ impl Source {
                 Err(_) => {
                     self.outbox.push_front(event);
                     let since = *self.waiting_since.get_or_insert_with(Instant::now);
-                    if !self.paused && since.elapsed() > PATIENCE {
-                        self.set_paused(true);
+                    if !self.partitions.is_paused() && since.elapsed() > PATIENCE {
+                        self.partitions.set_paused(&self.consumer, true);
                     }
                     return true;
                 }
             }
         }
-        if self.paused {
-            self.set_paused(false);
+        if self.partitions.is_paused() && !self.stop_sent {
+            self.partitions.set_paused(&self.consumer, false);
         }
         true
     }
 
-    fn set_paused(&mut self, paused: bool) {
-        let list = self.list(self.started.iter().copied());
-        let result = if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
-        self.log("pausing or resuming", result);
-        self.paused = paused;
-    }
-
-    fn list(&self, partitions: impl IntoIterator<Item = i32>) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition(self.settings.stream.topic.as_str(), partition);
-        }
-        list
-    }
-
-    fn log(&self, what: &str, result: KafkaResult<()>) {
-        if let Err(error) = result {
-            tracing::warn!(%error, query = %self.settings.query, "{what}");
-        }
-    }
-
     /// Polls until a chunk is full, or old, or something else happened; then decodes it.
     fn fill(&mut self) {
-        let Self { consumer, decoder, times, .. } = self;
+        let Self { consumer, decoder, times, partitions, reached, .. } = self;
         let mut held: Vec<BorrowedMessage<'_>> = Vec::new();
         let mut bytes = 0;
-        let mut trouble = None;
+        let (mut trouble, mut at_end) = (None, BTreeSet::new());
         let begun = Instant::now();
         loop {
             let wait = if held.is_empty() { POLL } else { CHUNK_AGE };
@@ -233,8 +212,13 @@ impl Source {
                         break;
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) if held.is_empty() => {}
-                Some(Err(KafkaError::PartitionEOF(_))) | None => break,
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    at_end.insert(partition);
+                    if !held.is_empty() {
+                        break;
+                    }
+                }
+                None => break,
                 Some(Err(error)) => {
                     trouble = Some(error);
                     break;
@@ -244,10 +228,9 @@ impl Source {
                 break;
             }
         }
-        let started = &self.started;
         let messages: Vec<Message<'_>> = held
             .iter()
-            .filter(|message| started.contains(&message.partition()))
+            .filter(|message| partitions.is_started(message.partition()))
             .map(|message| Message {
                 partition: message.partition(),
                 offset: message.offset(),
@@ -255,15 +238,28 @@ impl Source {
                 payload: message.payload(),
             })
             .collect();
-        if !messages.is_empty() {
+        let mut read = read_of(&messages);
+        for partition in at_end {
+            // Behind the last message there may be the mark of a transaction's end. Progress has to pass it, or it would look as if a message was still to come.
+            let last = read.get(&partition).map(|(next_offset, _)| *next_offset).or_else(|| reached.get(&partition).copied());
+            if let (Some(position), Some(last)) = (partitions.position(consumer, partition), last)
+                && position > last
+            {
+                read.entry(partition).or_insert((position, None)).0 = position;
+            }
+        }
+        if !read.is_empty() {
             match decoder.decode(&messages, times) {
                 Ok(chunk) => {
-                    let chunk = SourceChunk { generation: self.generation, batch: chunk.batch, bad: chunk.bad, steps: steps(&messages, times) };
+                    let step = |(partition, (next_offset, oldest_ms))| (partition, Step { next_offset, write_time: times.last(partition), oldest_ms });
+                    let steps: BTreeMap<i32, Step> = read.into_iter().map(step).collect();
+                    reached.extend(steps.iter().map(|(&partition, step)| (partition, step.next_offset)));
+                    let chunk = SourceChunk { generation: self.generation, batch: chunk.batch, bad: chunk.bad, steps };
                     self.outbox.push_back(Event::Chunk(Box::new(chunk)));
                 }
                 Err(error) => {
                     let problem = Problem { class: ProblemClass::Internal, message: format!("decoding: {error}"), partition: None, offset: None };
-                    self.status.failed(problem);
+                    self.outbox.push_back(Event::Fault(problem));
                 }
             }
         }
@@ -287,132 +283,64 @@ impl Source {
         self.status.joined();
         match rebalance {
             Rebalance::Assign(partitions) => {
-                self.owned.extend(&partitions);
                 tracing::info!(?partitions, "assigned");
-                if partitions.is_empty() {
-                    let list = TopicPartitionList::new();
-                    self.assign(&list);
-                } else {
-                    self.to_assess.get_or_insert_default().extend(partitions);
-                }
+                self.partitions.assigned(&self.consumer, partitions);
             }
             Rebalance::Revoke { partitions, lost } => {
                 tracing::info!(?partitions, lost, "revoked");
-                if let Some(waiting) = &mut self.to_assess {
-                    waiting.retain(|partition| !partitions.contains(partition));
-                }
                 // Lost partitions are somebody else's already: whatever is stored now is refused by the fence, or harmless.
                 let deadline = tokio::time::Instant::now() + if lost { Duration::ZERO } else { REVOKE };
                 let _ = self.urgent.send(Some(deadline));
                 self.outbox.push_back(Event::Revoked(partitions.clone()));
-                self.revoking = Some(partitions);
+                self.partitions.revoked(partitions);
             }
         }
     }
 
-    fn is_cooperative(&self) -> bool {
-        matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
-    }
-
-    fn assign(&self, list: &TopicPartitionList) {
-        let result = if self.is_cooperative() { self.consumer.incremental_assign(list) } else { self.consumer.assign(list) };
-        self.log("assigning", result);
-    }
-
-    /// Asks the broker for the offsets of newly assigned partitions, and tells the engine.
+    /// Asks the brokers for the offsets of newly assigned partitions, and tells the engine.
     fn assess(&mut self) {
-        let Some(partitions) = self.to_assess.clone() else { return };
-        match partitions.iter().map(|&partition| self.offsets(partition)).collect::<KafkaResult<Vec<Assigned>>>() {
-            Ok(assigned) => {
-                self.status.going_on(Who::Consumer);
-                self.outbox.push_back(Event::Assigned(assigned));
-                self.to_assess = None;
+        let Some((partitions, beginnings, result)) = self.partitions.assess(&self.consumer) else {
+            if self.partitions.are_assessed() {
+                self.status.going_on(Who::Assignment);
             }
+            return;
+        };
+        if !partitions.is_empty() {
+            self.outbox.push_back(Event::Assigned { generation: self.generation, partitions, beginnings });
+        }
+        match result {
+            Ok(()) => self.status.going_on(Who::Assignment),
             Err(error) => {
                 tracing::warn!(%error, "asking for offsets");
-                self.waits(ProblemClass::KafkaUnreachable, "a Kafka broker does not say which offsets there are");
+                let message = "a broker does not say which offsets a partition has: does every partition of the topic have a leader?".to_owned();
+                self.status.waiting(Who::Assignment, Problem { class: ProblemClass::KafkaUnreachable, message, partition: None, offset: None });
             }
         }
-    }
-
-    fn offsets(&self, partition: i32) -> KafkaResult<Assigned> {
-        let topic = self.settings.stream.topic.as_str();
-        let (low, high) = self.consumer.fetch_watermarks(topic, partition, REQUEST)?;
-        let start = self.settings.stream.start_from.as_ref();
-        let start_from = match (start.and_then(|start| start.position), start.and_then(|start| start.timestamp.as_ref())) {
-            (Some(End::Latest), _) => high,
-            (_, Some(time)) => {
-                let mut list = TopicPartitionList::new();
-                list.add_partition_offset(topic, partition, Offset::Offset(time.0.as_millisecond()))?;
-                let found = self.consumer.offsets_for_times(list, REQUEST)?;
-                match found.find_partition(topic, partition).map(|found| found.offset()) {
-                    Some(Offset::Offset(offset)) => offset,
-                    _ => high,
-                }
-            }
-            _ => low,
-        };
-        Ok(Assigned { partition, low, high, start_from })
     }
 
     fn obey(&mut self, command: Command) -> Flow {
         match command {
-            Command::Start { generation, positions } => self.start(generation, positions),
+            Command::Start { generation, positions } => {
+                self.generation = generation;
+                for position in &positions {
+                    self.times.resume(position.partition, position.write_time);
+                    self.reached.insert(position.partition, position.offset);
+                }
+                self.partitions.start(&self.consumer, &positions);
+            }
             Command::Reassess { generation } => {
                 self.generation = generation;
                 self.outbox.retain(|event| !matches!(event, Event::Chunk(_)));
-                let list = self.list(self.started.iter().copied());
-                let result = if self.is_cooperative() { self.consumer.incremental_unassign(&list) } else { self.consumer.unassign() };
-                self.log("stopping partitions", result);
-                self.started.clear();
-                self.to_assess = Some(self.owned.iter().copied().collect());
+                self.partitions.begin_again(&self.consumer);
             }
             Command::Release => {
-                let _ = self.urgent.send(None);
-                if let Some(partitions) = self.revoking.take() {
-                    // Of those that were never started librdkafka knows nothing, but it waits for an answer all the same.
-                    let list = self.list(partitions.iter().copied().filter(|partition| self.started.contains(partition)));
-                    let result = if self.is_cooperative() { self.consumer.incremental_unassign(&list) } else { self.consumer.unassign() };
-                    self.log("giving partitions back", result);
-                    if let Some(waiting) = &mut self.to_assess {
-                        waiting.retain(|partition| !partitions.contains(partition));
-                    }
-                    for partition in partitions {
-                        self.owned.remove(&partition);
-                        self.started.remove(&partition);
-                    }
-                }
+                let _ = self.urgent.send(*self.stopping.borrow());
+                self.partitions.release(&self.consumer);
             }
-            Command::Mirror(offsets) => {
-                let mut list = TopicPartitionList::new();
-                for (partition, offset) in offsets {
-                    if let Err(error) = list.add_partition_offset(self.settings.stream.topic.as_str(), partition, Offset::Offset(offset)) {
-                        tracing::warn!(%error, "mirroring offsets");
-                    }
-                }
-                let result = self.consumer.commit(&list, CommitMode::Async);
-                self.log("mirroring offsets", result);
-            }
+            Command::Mirror(offsets) => self.partitions.mirror(&self.consumer, offsets),
             Command::Close => return Flow::End,
         }
         Flow::GoOn
-    }
-
-    fn start(&mut self, generation: u64, positions: Vec<Position>) {
-        self.generation = generation;
-        let mut list = TopicPartitionList::new();
-        for position in positions.into_iter().filter(|position| self.owned.contains(&position.partition)) {
-            let Position { partition, offset, write_time } = position;
-            if let Err(error) = list.add_partition_offset(self.settings.stream.topic.as_str(), partition, Offset::Offset(offset)) {
-                tracing::warn!(%error, "assigning");
-            }
-            self.times.resume(partition, write_time);
-            self.started.insert(partition);
-        }
-        self.assign(&list);
-        if self.paused {
-            self.set_paused(true); // a pause does not reach partitions that are assigned later
-        }
     }
 
     fn announce_stop(&mut self) {
@@ -423,20 +351,17 @@ impl Source {
         if deadline.is_some() {
             self.stop_sent = true;
             let _ = self.urgent.send(deadline);
-            let list = self.list(self.started.iter().copied());
-            self.log("pausing", self.consumer.pause(&list));
+            self.partitions.set_paused(&self.consumer, true);
             self.outbox.push_back(Event::Stopping);
         }
     }
 }
 
-/// How far each partition is behind `messages`.
-fn steps(messages: &[Message<'_>], times: &WriteTimes) -> BTreeMap<i32, Step> {
-    let mut steps: BTreeMap<i32, Step> = BTreeMap::new();
+/// What `messages` are of each partition: the offset behind the last one, and when the first one was written.
+fn read_of(messages: &[Message<'_>]) -> BTreeMap<i32, (i64, Option<i64>)> {
+    let mut read = BTreeMap::new();
     for message in messages {
-        let step =
-            steps.entry(message.partition).or_insert(Step { next_offset: 0, write_time: times.last(message.partition), oldest_ms: message.timestamp_ms });
-        step.next_offset = message.offset + 1;
+        read.entry(message.partition).or_insert((0, message.timestamp_ms)).0 = message.offset + 1;
     }
-    steps
+    read
 }

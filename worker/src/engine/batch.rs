@@ -8,20 +8,39 @@ use tapeline_query::plan::{MicroBatch, RunError};
 
 use crate::consumer::{SourceChunk, Step};
 
+/// Records of the open micro-batch, and how many of them cannot be read or stored.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub(super) records: u64,
+    pub(super) bad: u64,
+}
+
+/// Most of the records of a micro-batch are bad: from so many on it is not chance.
+const ENOUGH: u64 = 1000;
+
+impl Tally {
+    /// Whether at least half of the records, and of at least a thousand, are bad.
+    pub(super) const fn is_mostly_bad(self) -> bool {
+        self.records >= ENOUGH && self.bad * 2 >= self.records
+    }
+}
+
 /// A micro-batch between two cuts.
 pub(super) struct Batch {
     pub(super) run: MicroBatch,
     pub(super) steps: BTreeMap<i32, Step>,
     pub(super) rows: u64,
     pub(super) bad: Vec<BadRecord>,
+    /// Bytes of the bad records, which wait for the cut.
+    bad_bytes: usize,
 }
 
-/// Most of the records of a micro-batch are bad: from so many on it is not chance.
-const ENOUGH: u64 = 1000;
+/// As much of bad records may wait for the cut.
+const BAD_BYTES: usize = 4 << 20;
 
 impl Batch {
     pub(super) const fn new(run: MicroBatch) -> Self {
-        Self { run, steps: BTreeMap::new(), rows: 0, bad: Vec::new() }
+        Self { run, steps: BTreeMap::new(), rows: 0, bad: Vec::new(), bad_bytes: 0 }
     }
 
     /// Notes a chunk and gives its rows.
@@ -30,14 +49,14 @@ impl Batch {
             self.steps.entry(partition).and_modify(|known| *known = Step { oldest_ms: known.oldest_ms, ..step }).or_insert(step);
         }
         self.rows += chunk.batch.num_rows() as u64;
+        self.bad_bytes += chunk.bad.iter().map(|record| record.payload.len()).sum::<usize>();
         self.bad.extend(chunk.bad);
         chunk.batch
     }
 
-    /// Whether at least half of the records, and of at least a thousand, are bad.
-    pub(super) fn is_mostly_bad(&self) -> bool {
-        let bad = self.bad.len() as u64;
-        bad + self.rows >= ENOUGH && bad >= self.rows
+    /// Whether bad records alone are a reason to cut.
+    pub(super) const fn is_full_of_bad(&self) -> bool {
+        self.bad_bytes >= BAD_BYTES
     }
 
     /// The next rows of the plan. Pending while it has none.

@@ -26,7 +26,7 @@ impl Engine {
     pub(super) async fn cut(&mut self) -> Flow {
         self.schedule.was_cut();
         let Some(mut batch) = self.batch.take() else { return Ok(()) };
-        let begun = Instant::now();
+        let begun = (Instant::now(), now_micros() / 1000);
         self.parts.query.set_now(now_micros());
         let (closed, _) = tokio::sync::mpsc::channel(1);
         batch.run.input = closed; // dropping the input ends the plan
@@ -47,13 +47,13 @@ impl Engine {
             }
         }
         let letters: Vec<DeadLetter> = std::mem::take(&mut batch.bad).into_iter().map(DeadLetter::from).collect();
-        if !self.bury(&letters).await? {
+        if !self.bury(letters).await? {
             return Ok(());
         }
         self.store(batch, begun).await
     }
 
-    async fn store(&mut self, batch: Batch, begun: Instant) -> Flow {
+    async fn store(&mut self, batch: Batch, begun: (Instant, i64)) -> Flow {
         let advances: Vec<Advance> = batch
             .steps
             .iter()
@@ -88,8 +88,9 @@ impl Engine {
     async fn settle(&mut self, error: Option<SinkError>, pause: &mut Duration) -> Result<Next, Stop> {
         let discarded = match error {
             Some(SinkError::Refused(rows)) => {
+                self.found_bad(rows.len() as u64, "stored: do the types of the table's columns fit what the query gives?")?;
                 let letters: Vec<DeadLetter> = rows.into_iter().map(DeadLetter::from).collect();
-                return Ok(if self.bury(&letters).await? { Next::Again } else { Next::Discarded });
+                return Ok(if self.bury(letters).await? { Next::Again } else { Next::Discarded });
             }
             Some(SinkError::Fatal(problem)) => return Err(Stop::Failed(problem)),
             Some(SinkError::Outage(problem)) => {
@@ -107,7 +108,7 @@ impl Engine {
         Ok(Next::Discarded)
     }
 
-    fn stored(&mut self, advances: &[Advance], rows_in: u64, rows_out: u64, begun: Instant) {
+    fn stored(&mut self, advances: &[Advance], rows_in: u64, rows_out: u64, (begun, cut_at_ms): (Instant, i64)) {
         let status = &self.parts.status;
         status.going_on(Who::Engine);
         for advance in advances {
@@ -116,7 +117,7 @@ impl Engine {
         }
         let took = begun.elapsed();
         let commit_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        status.batch(BatchReport { rows_in, rows_out, commit_ms, cut_at_ms: now_micros() / 1000 }, took);
+        status.batch(BatchReport { rows_in, rows_out, commit_ms, cut_at_ms }, took);
         tracing::debug!(rows_in, rows_out, commit_ms, "stored");
         self.command(Command::Mirror(advances.iter().map(|advance| (advance.partition, advance.to.next_offset)).collect()));
     }
@@ -151,21 +152,21 @@ impl Engine {
     }
 
     /// Puts records into the dead-letter topic, waiting for it as long as it takes. False: the micro-batch was discarded meanwhile.
-    async fn bury(&mut self, letters: &[DeadLetter]) -> Result<bool, Stop> {
-        let mut pause = BACKOFF.0;
-        let Some(first) = letters.first() else { return Ok(true) };
+    async fn bury(&mut self, mut letters: Vec<DeadLetter>) -> Result<bool, Stop> {
+        let (mut pause, count) = (BACKOFF.0, letters.len() as u64);
         loop {
+            let Some(first) = letters.first() else { return Ok(true) };
             // What cannot be decoded has stopped the query already; these are rows that a store refuses.
             let Some(dead_letters) = &self.parts.dead_letters else { return Err(Stop::Failed(first.without_topic())) };
             let mut urgent = self.parts.urgent.clone();
             let sent = tokio::select! {
-                sent = dead_letters.send(letters) => Some(sent),
+                sent = dead_letters.send(&mut letters) => Some(sent),
                 () = deadline(&mut urgent) => None,
             };
             match sent {
                 Some(Ok(())) => {
                     self.parts.status.going_on(Who::Engine);
-                    self.parts.status.bad(letters.len() as u64);
+                    self.parts.status.bad(count);
                     return Ok(true);
                 }
                 Some(Err(problem)) => {
@@ -185,7 +186,7 @@ impl Engine {
 }
 
 /// Returns at the time by which this engine has to be done; never, while nobody waits for it.
-async fn deadline(urgent: &mut watch::Receiver<Urgent>) {
+pub(super) async fn deadline(urgent: &mut watch::Receiver<Urgent>) {
     loop {
         let at = *urgent.borrow_and_update();
         let far = Instant::now() + Duration::from_secs(86_400);

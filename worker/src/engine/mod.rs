@@ -20,11 +20,12 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::consumer::{Assigned, Command, Event, Position, SourceChunk, Urgent};
 use crate::dead_letters::DeadLetters;
-use crate::sink::{AnySink, Progress, Sink, SinkError};
+use crate::sink::{AnySink, Beginning, Progress, Sink, SinkError};
 use crate::status::{Status, Who};
-use batch::Batch;
+use batch::{Batch, Tally};
+use cut::deadline;
 use schedule::Schedule;
-use start::{Start, decide};
+use start::{Start, decide, first_epoch};
 
 /// Waiting for a store: from the first to the longest pause.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -58,10 +59,13 @@ pub struct Engine {
     owned: BTreeMap<i32, Progress>,
     /// Partitions that wait for their start.
     unresolved: Vec<Assigned>,
+    /// Where the stream's `startFrom` points in each partition of the topic, if that is not their start.
+    beginnings: BTreeMap<i32, i64>,
     /// The topic's ends when the partitions were assigned.
     ends: BTreeMap<i32, i64>,
     generation: u64,
     batch: Option<Batch>,
+    tally: Tally,
     schedule: Schedule,
     /// Rows after which a micro-batch is cut; halved when memory ran out.
     row_limit: u64,
@@ -84,7 +88,18 @@ impl Engine {
         let replica = std::env::var("HOSTNAME").unwrap_or_default();
         let schedule = Schedule::new(Duration::from_millis(parts.settings.trigger_interval_ms), &replica);
         let row_limit = parts.settings.max_rows.unwrap_or(u64::MAX);
-        Self { parts, owned: BTreeMap::new(), unresolved: Vec::new(), ends: BTreeMap::new(), generation: 0, batch: None, schedule, row_limit }
+        Self {
+            parts,
+            owned: BTreeMap::new(),
+            unresolved: Vec::new(),
+            beginnings: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            generation: 0,
+            batch: None,
+            tally: Tally::default(),
+            schedule,
+            row_limit,
+        }
     }
 
     /// Runs until the process is to end, or the query fails for good.
@@ -118,19 +133,22 @@ impl Engine {
                 None => Err(Stop::Done),
             },
             rows = Batch::next_rows(&mut self.batch) => self.take(rows).await,
+            // Nobody waits any more: partitions that were left alone meanwhile can begin.
+            _ = self.parts.urgent.changed(), if !self.unresolved.is_empty() => Ok(()),
             () = sleep_until(cut_at) => if self.batch.is_some() { self.cut().await } else { self.schedule.was_cut(); Ok(()) },
         }
     }
 
     async fn handle(&mut self, event: Event) -> Flow {
         match event {
-            Event::Assigned(assigned) => {
-                self.ends.extend(assigned.iter().map(|assigned| (assigned.partition, assigned.high)));
-                self.unresolved.extend(assigned);
+            Event::Assigned { generation, partitions, beginnings } if generation == self.generation => {
+                self.beginnings = beginnings;
+                self.ends.extend(partitions.iter().map(|assigned| (assigned.partition, assigned.high)));
+                self.unresolved.extend(partitions);
                 Ok(())
             }
             Event::Chunk(chunk) if chunk.generation == self.generation => self.feed(*chunk).await,
-            Event::Chunk(_) => Ok(()),
+            Event::Assigned { .. } | Event::Chunk(_) => Ok(()), // of an assignment that was discarded
             Event::Revoked(partitions) => {
                 self.cut().await?;
                 for partition in &partitions {
@@ -141,6 +159,7 @@ impl Engine {
                 self.command(Command::Release);
                 Ok(())
             }
+            Event::Fault(problem) => Err(Stop::Failed(problem)),
             Event::OutOfRange => {
                 self.discard("records that were to be read next are gone");
                 Ok(())
@@ -166,24 +185,35 @@ impl Engine {
         if self.batch.is_none() {
             self.parts.query.set_now(now_micros());
             match self.parts.query.start().await {
-                Ok(run) => self.batch = Some(Batch::new(run)),
+                Ok(run) => (self.batch, self.tally) = (Some(Batch::new(run)), Tally::default()),
                 Err(error) => return self.failed_run(error),
             }
         }
         let Some(batch) = &mut self.batch else { return Ok(()) };
+        let bad = chunk.bad.len() as u64;
+        self.tally.records += chunk.batch.num_rows() as u64 + bad;
         let rows = batch.note(chunk);
-        if batch.is_mostly_bad() {
-            let message = "most of the records cannot be read: is this the right topic, and are the stream's fields right?".to_owned();
-            return Err(Stop::Failed(Problem { class: ProblemClass::TooManyBadRecords, message, partition: None, offset: None }));
-        }
+        self.found_bad(bad, "read: is this the right topic, and are the stream's fields right?")?;
+        let Some(batch) = &self.batch else { return Ok(()) };
+        let is_full_of_bad = batch.is_full_of_bad();
         if rows.num_rows() > 0 {
             self.push(rows).await?;
         }
         let is_large = self.batch.as_ref().is_some_and(|batch| batch.rows >= self.row_limit);
-        if is_large || self.parts.query.memory() >= CheckedQuery::soft_memory_limit() || self.parts.sink.is_full() {
+        if is_large || is_full_of_bad || self.parts.query.memory() >= CheckedQuery::soft_memory_limit() || self.parts.sink.is_full() {
             return self.cut().await;
         }
         Ok(())
+    }
+
+    /// Counts bad records. Most of them bad is a mistake in the pipeline, and putting all of them aside would hide it.
+    fn found_bad(&mut self, records: u64, cannot_be: &str) -> Flow {
+        self.tally.bad += records;
+        if records == 0 || !self.tally.is_mostly_bad() {
+            return Ok(());
+        }
+        let message = format!("most of the records cannot be {cannot_be}");
+        Err(Stop::Failed(Problem { class: ProblemClass::TooManyBadRecords, message, partition: None, offset: None }))
     }
 
     async fn push(&mut self, rows: RecordBatch) -> Flow {
@@ -228,12 +258,13 @@ impl Engine {
                 self.discard("it needs too much memory; it is read again in smaller ones");
                 Ok(())
             }
-            RunError::Failed(text) => Err(Stop::Failed(Problem {
-                class: ProblemClass::BadRecord,
-                message: format!("the query failed on a record: {text}"),
-                partition: None,
-                offset: None,
-            })),
+            RunError::Failed(text) => {
+                // The engine's words have the record's values in them.
+                tracing::error!("an expression of the query failed: {text}");
+                let message = "an expression of the query fails on a record (a CAST, a division by zero, an overflow); use TRY_CAST, NULLIF or a WHERE; \
+                               the worker's log has more";
+                Err(Stop::Failed(Problem { class: ProblemClass::BadRecord, message: message.to_owned(), partition: None, offset: None }))
+            }
         }
     }
 
@@ -241,7 +272,12 @@ impl Engine {
     async fn resolve(&mut self) -> Flow {
         let mut pause = BACKOFF.0;
         loop {
-            match self.starts().await {
+            let mut urgent = self.parts.urgent.clone();
+            let starts = tokio::select! {
+                starts = self.starts() => starts,
+                () = deadline(&mut urgent) => return Ok(()), // somebody waits for this engine; the partitions stay unresolved
+            };
+            match starts {
                 Ok(positions) => {
                     self.parts.status.going_on(Who::Engine);
                     self.unresolved.clear();
@@ -251,7 +287,7 @@ impl Engine {
                 Err(SinkError::Outage(problem)) => {
                     self.parts.status.waiting(Who::Engine, problem);
                     if self.pause(&mut pause).await.is_err() {
-                        return Ok(()); // somebody waits for this engine; the partitions stay unresolved
+                        return Ok(());
                     }
                 }
                 Err(SinkError::Fenced(_)) => {} // another worker was faster: read again
@@ -262,16 +298,22 @@ impl Engine {
     }
 
     async fn starts(&mut self) -> Result<Vec<Position>, SinkError> {
-        let stored = self.parts.sink.read_progress().await?;
+        let mut stored = self.parts.sink.read_progress().await?;
         let settings = &self.parts.settings;
-        let mut positions = Vec::new();
-        for assigned in &self.unresolved {
+        if stored.is_empty() && !self.beginnings.is_empty() {
+            let epoch = first_epoch(settings.topic_incarnation);
+            stored = self.beginnings.iter().map(|(&partition, &next_offset)| (partition, Progress { epoch, next_offset, write_time: 0 })).collect();
+            let beginnings: Vec<Beginning> = stored.iter().map(|(&partition, &start)| Beginning { partition, stored: None, start }).collect();
+            self.parts.sink.store_starts(&beginnings).await?;
+        }
+        let (mut begun, mut beginnings) = (Vec::new(), Vec::new());
+        for &assigned in &self.unresolved {
             let partition = assigned.partition;
-            let progress = match decide(*assigned, &stored, settings.topic_incarnation, settings.stream.on_data_loss) {
-                Start::At(progress) => progress,
-                Start::StoreThenAt(progress) => {
-                    self.parts.sink.store_start(partition, progress).await?;
-                    progress
+            match decide(assigned, &stored, settings.topic_incarnation, settings.stream.on_data_loss) {
+                Start::At(progress) => begun.push((assigned, progress)),
+                Start::StoreThenAt(start) => {
+                    beginnings.push(Beginning { partition, stored: stored.get(&partition).copied(), start });
+                    begun.push((assigned, start));
                 }
                 Start::Lost { wanted, low, high } => {
                     let message = format!(
@@ -279,11 +321,17 @@ impl Engine {
                     );
                     return Err(SinkError::Fatal(Problem { class: ProblemClass::DataLoss, message, partition: Some(partition), offset: Some(wanted) }));
                 }
-            };
+            }
+        }
+        if !beginnings.is_empty() {
+            self.parts.sink.store_starts(&beginnings).await?;
+        }
+        let mut positions = Vec::new();
+        for (Assigned { partition, high, .. }, progress) in begun {
             tracing::info!(partition, offset = progress.next_offset, epoch = progress.epoch, "begins");
             self.owned.insert(partition, progress);
             self.parts.status.stored(partition, progress.next_offset);
-            self.parts.status.end(partition, assigned.high);
+            self.parts.status.end(partition, high);
             positions.push(Position { partition, offset: progress.next_offset, write_time: progress.write_time });
         }
         Ok(positions)

@@ -1,4 +1,4 @@
-//! Where a partition begins: at its stored progress, or, where there is none, at the stream's start; and what it means when the records in between are gone.
+//! Where a partition begins: at its stored progress, or, where there is none, at its start; and what it means when the records in between are gone.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,11 @@ use crate::sink::Progress;
 
 /// Epochs that one creation of the topic has for accepted losses. Cassandra orders progress by `epoch * 2^44 + offset`, which leaves 2^19 epochs in all.
 const EPOCHS_PER_INCARNATION: i64 = 64;
+
+/// The epoch in which the `incarnation`-th creation of a topic begins.
+pub(super) const fn first_epoch(incarnation: i64) -> i64 {
+    incarnation * EPOCHS_PER_INCARNATION
+}
 
 /// What to do with a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,23 +35,28 @@ pub(super) enum Start {
 
 /// Decides where `assigned` begins. `stored` is the progress of all partitions of the topic.
 pub(super) fn decide(assigned: Assigned, stored: &BTreeMap<i32, Progress>, incarnation: i64, on_loss: OnDataLoss) -> Start {
-    let Assigned { partition, low, high, start_from } = assigned;
-    let first_epoch = incarnation * EPOCHS_PER_INCARNATION;
+    let Assigned { partition, low, high } = assigned;
+    let first_epoch = first_epoch(incarnation);
     let Some(progress) = stored.get(&partition) else {
-        // `startFrom` is for a query without any progress; a partition that was added later is read from its start, or what came before its assignment is missing.
-        let is_first = stored.is_empty();
+        // The query's first partition, or one that was added later: from its start, or what came before its assignment is missing.
         let epoch = stored.values().map(|progress| progress.epoch).max().unwrap_or(0).max(first_epoch);
-        return Start::StoreThenAt(Progress { epoch, next_offset: if is_first { start_from } else { low }, write_time: 0 });
+        return Start::StoreThenAt(Progress { epoch, next_offset: low, write_time: 0 });
     };
-    let is_there = (low..=high).contains(&progress.next_offset);
     if progress.epoch < first_epoch {
         // The operator created the topic anew, and has said so: offsets count from the start again. Write times go on rising.
         return Start::StoreThenAt(Progress { epoch: first_epoch, next_offset: low, write_time: progress.write_time });
     }
-    match (is_there, on_loss) {
-        (true, _) => Start::At(*progress),
-        (false, OnDataLoss::Continue) => Start::StoreThenAt(Progress { epoch: progress.epoch + 1, next_offset: low, write_time: progress.write_time }),
-        (false, OnDataLoss::Stop) => Start::Lost { wanted: progress.next_offset, low, high },
+    let lost = Start::Lost { wanted: progress.next_offset, low, high };
+    match (on_loss, progress.next_offset) {
+        (_, next) if (low..=high).contains(&next) => Start::At(*progress),
+        (OnDataLoss::Stop, _) => lost,
+        // Deleted by retention.
+        (OnDataLoss::Continue, next) if next < low => Start::StoreThenAt(Progress { next_offset: low, ..*progress }),
+        // Cut at its end by an unclean leader election; or created anew, of which the operator says nothing where the topic is not its own.
+        (OnDataLoss::Continue, _) if progress.epoch + 1 < first_epoch + EPOCHS_PER_INCARNATION => {
+            Start::StoreThenAt(Progress { epoch: progress.epoch + 1, next_offset: if incarnation > 0 { high } else { low }, ..*progress })
+        }
+        (OnDataLoss::Continue, _) => lost,
     }
 }
 
@@ -61,16 +71,19 @@ mod tests {
     }
 
     #[rstest]
-    #[case::first(&[], 1, OnDataLoss::Stop, Start::StoreThenAt(Progress { epoch: 64, next_offset: 50, write_time: 0 }))]
+    #[case::first(&[], 1, OnDataLoss::Stop, Start::StoreThenAt(Progress { epoch: 64, next_offset: 10, write_time: 0 }))]
     #[case::added_later(&[(0, progress(64, 5))], 1, OnDataLoss::Stop, Start::StoreThenAt(Progress { epoch: 64, next_offset: 10, write_time: 0 }))]
     #[case::goes_on(&[(3, progress(64, 20))], 1, OnDataLoss::Stop, Start::At(progress(64, 20)))]
     #[case::at_the_end(&[(3, progress(64, 90))], 1, OnDataLoss::Stop, Start::At(progress(64, 90)))]
     #[case::deleted_by_retention(&[(3, progress(64, 5))], 1, OnDataLoss::Stop, Start::Lost { wanted: 5, low: 10, high: 90 })]
     #[case::above_the_end(&[(3, progress(64, 91))], 1, OnDataLoss::Stop, Start::Lost { wanted: 91, low: 10, high: 90 })]
-    #[case::accepted(&[(3, progress(64, 5))], 1, OnDataLoss::Continue, Start::StoreThenAt(progress(65, 10)))]
-    #[case::created_anew(&[(3, progress(64, 20))], 2, OnDataLoss::Stop, Start::StoreThenAt(progress(128, 10)))]
+    #[case::deletion_accepted(&[(3, progress(64, 5))], 1, OnDataLoss::Continue, Start::StoreThenAt(progress(64, 10)))]
+    #[case::truncation_accepted(&[(3, progress(64, 91))], 1, OnDataLoss::Continue, Start::StoreThenAt(progress(65, 90)))]
+    #[case::another_s_topic(&[(3, progress(0, 91))], 0, OnDataLoss::Continue, Start::StoreThenAt(progress(1, 10)))]
+    #[case::too_often(&[(3, progress(127, 91))], 1, OnDataLoss::Continue, Start::Lost { wanted: 91, low: 10, high: 90 })]
+    #[case::created_anew(&[(3, progress(127, 20))], 2, OnDataLoss::Stop, Start::StoreThenAt(progress(128, 10)))]
     fn starts(#[case] stored: &[(i32, Progress)], #[case] incarnation: i64, #[case] on_loss: OnDataLoss, #[case] start: Start) {
-        let assigned = Assigned { partition: 3, low: 10, high: 90, start_from: 50 };
+        let assigned = Assigned { partition: 3, low: 10, high: 90 };
         assert_eq!(decide(assigned, &stored.iter().copied().collect(), incarnation, on_loss), start);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 
-use super::{Advance, Progress, Sink, SinkError};
+use super::{Advance, Beginning, Progress, Sink, SinkError};
 
 /// Counts rows.
 #[derive(Debug, Default)]
@@ -18,8 +18,8 @@ impl Sink for BlackholeSink {
         Ok(self.progress.clone())
     }
 
-    async fn store_start(&mut self, partition: i32, start: Progress) -> Result<(), SinkError> {
-        self.progress.insert(partition, start);
+    async fn store_starts(&mut self, beginnings: &[Beginning]) -> Result<(), SinkError> {
+        self.progress.extend(beginnings.iter().map(|beginning| (beginning.partition, beginning.start)));
         Ok(())
     }
 

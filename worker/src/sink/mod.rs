@@ -26,6 +26,25 @@ pub struct Progress {
     pub write_time: i64,
 }
 
+impl Progress {
+    /// Epoch and offset, which alone decide what is further and what is the same.
+    #[must_use]
+    pub const fn place(self) -> (i64, i64) {
+        (self.epoch, self.next_offset)
+    }
+}
+
+/// The progress at which a partition is to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beginning {
+    /// The partition.
+    pub partition: i32,
+    /// What was stored when it was decided. If something else is, another worker was there.
+    pub stored: Option<Progress>,
+    /// What is to be stored.
+    pub start: Progress,
+}
+
 /// A step of a partition at a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advance {
@@ -103,9 +122,9 @@ pub trait Sink {
     /// The stored progress of this query in this topic, by partition; empty if there is none.
     async fn read_progress(&mut self) -> Result<BTreeMap<i32, Progress>, SinkError>;
 
-    /// Stores the first progress of a partition, before its first record is read. Storing the same again is no error; different progress of the same or a later
-    /// epoch is [`SinkError::Fenced`].
-    async fn store_start(&mut self, partition: i32, start: Progress) -> Result<(), SinkError>;
+    /// Stores where partitions begin, before their first record is read: all of them, or none. Storing the same again is no error; if something else is stored than
+    /// was, it is [`SinkError::Fenced`].
+    async fn store_starts(&mut self, beginnings: &[Beginning]) -> Result<(), SinkError>;
 
     /// Takes rows of the open micro-batch: the query's output columns in the types of `tapeline_query::sink::Canonical`, then, for a row-wise query, the
     /// columns of `tapeline_query::schema::HIDDEN`.
@@ -165,8 +184,8 @@ impl Sink for AnySink {
         each!(self, sink => sink.read_progress().await)
     }
 
-    async fn store_start(&mut self, partition: i32, start: Progress) -> Result<(), SinkError> {
-        each!(self, sink => sink.store_start(partition, start).await)
+    async fn store_starts(&mut self, beginnings: &[Beginning]) -> Result<(), SinkError> {
+        each!(self, sink => sink.store_starts(beginnings).await)
     }
 
     fn push(&mut self, rows: RecordBatch) {

@@ -2,6 +2,9 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::error::ArrowError;
+use arrow::json::WriterBuilder;
+use arrow::json::writer::LineDelimited;
 use tapeline_query::schema::HIDDEN;
 
 use super::RefusedRow;
@@ -19,14 +22,16 @@ pub(super) fn refused(rows: &RecordBatch, index: usize, columns: usize, error: S
     Some(RefusedRow { partition: int(partition)?, offset, index: int(place)?, error, payload: as_json(rows, index, columns) })
 }
 
+/// The first `columns` of row `index` as an object, nulls too.
 fn as_json(rows: &RecordBatch, index: usize, columns: usize) -> Vec<u8> {
-    let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
-    let visible: Vec<usize> = (0..columns.min(rows.num_columns())).collect();
-    let written = rows.slice(index, 1).project(&visible).and_then(|row| writer.write(&row)).and_then(|()| writer.finish());
-    match written {
-        Ok(()) => writer.into_inner(),
-        Err(error) => format!("the row cannot be written as JSON: {error}").into_bytes(),
-    }
+    let write = || -> Result<Vec<u8>, ArrowError> {
+        let visible: Vec<usize> = (0..columns.min(rows.num_columns())).collect();
+        let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
+        writer.write(&rows.slice(index, 1).project(&visible)?)?;
+        writer.finish()?;
+        Ok(writer.into_inner().trim_ascii_end().to_vec())
+    };
+    write().unwrap_or_else(|error| format!("the row cannot be written as JSON: {error}").into_bytes())
 }
 
 /// `decimal` as text, exact.
@@ -45,9 +50,20 @@ pub(super) fn size(rows: &RecordBatch) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringArray};
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn a_row_is_one_object_with_its_nulls_and_without_hidden_columns() {
+        let ids = Arc::new(Int64Array::from(vec![1, 2]));
+        let names = Arc::new(StringArray::from(vec![Some("a"), None]));
+        let rows = RecordBatch::try_from_iter([("id", Arc::clone(&ids) as _), ("name", names as _), ("__offset", ids as _)]).unwrap();
+        assert_eq!(String::from_utf8(as_json(&rows, 1, 2)).unwrap(), r#"{"id":2,"name":null}"#);
+    }
 
     #[rstest]
     #[case(0, 0, "0")]

@@ -4,6 +4,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::decode::{Decoder, Message, WriteTimes};
+use crate::plan::{MicroBatch, RunError};
 
 fn ticks() -> Stream {
     serde_json::from_value(serde_json::json!({
@@ -104,14 +105,41 @@ async fn a_row_wise_query_carries_where_each_row_came_from() {
 #[case::limit("SELECT id FROM ticks LIMIT 5", "LIMIT cannot be used")]
 #[case::subquery("SELECT id FROM ticks WHERE id = (SELECT max(id) FROM ticks)", "cannot be used")]
 #[case::unnamed("SELECT sector, SUM(volume) FROM ticks GROUP BY sector", "output column 2 (sum(ticks.volume)) needs a name")]
-#[case::twice("SELECT id, volume AS id FROM ticks", "")]
+#[case::twice("SELECT id, volume AS id FROM ticks", "two output columns are called \"id\"; give one of them another name with AS")]
+#[case::twice_with_as("SELECT id AS a, volume AS a FROM ticks", "have the same name")]
 #[case::function("SELECT upperr(sector) AS s FROM ticks", "upperr")]
 #[case::current_time("SELECT current_time() AS t FROM ticks", "current_time")]
-#[case::types("SELECT sector + interval '1 day' AS s FROM ticks", "")]
+#[case::types("SELECT sector + interval '1 day' AS s FROM ticks", "Interval")]
 fn what_cannot_be_right_is_refused_with_a_reason(#[case] sql: &str, #[case] message: &str) {
     let error = check(&[ticks()], sql).unwrap_err().to_string();
     assert!(error.contains(message), "{error}");
     assert!(!error.contains('\n'), "{error}");
+}
+
+#[tokio::test]
+async fn too_many_groups_are_out_of_memory_and_are_not_spilled() {
+    let query = check(&[ticks()], "SELECT sector, COUNT(*) AS n FROM ticks GROUP BY sector").unwrap();
+    assert!(!query.state.runtime_env().disk_manager.tmp_files_enabled());
+    let MicroBatch { input, mut output } = query.start().await.unwrap();
+    let feed = async move {
+        let mut decoder = Decoder::new(&ticks()).unwrap();
+        for offset in 0..200 {
+            let records: Vec<String> = (0..1_000).map(|id| format!(r#"{{"id": {id}, "sector": "{offset} {id} {}"}}"#, "x".repeat(1_000))).collect();
+            let text = format!("[{}]", records.join(","));
+            let message = Message { partition: 0, offset, timestamp_ms: None, payload: Some(text.as_bytes()) };
+            let rows = decoder.decode(&[message], &mut WriteTimes::default()).unwrap().batch;
+            if input.send(rows).await.is_err() {
+                return; // the plan has ended
+            }
+        }
+    };
+    let run = async move {
+        while let Some(rows) = output.next().await {
+            rows?;
+        }
+        Ok(())
+    };
+    assert_eq!(futures::join!(feed, run).1, Err(RunError::OutOfMemory));
 }
 
 #[test]

@@ -27,10 +27,10 @@ use tapeline_api::settings::CassandraConnection;
 
 use self::chunk::{MAX_ROWS, Rows};
 use self::connect::{Cluster, Statements, connect, prepare, unlogged};
-use self::progress::{forbids, is_same, progress_row};
+use self::progress::progress_row;
 use self::queue::Queue;
 use self::trouble::Trouble;
-use super::{Advance, Progress, ProgressKey, Sink, SinkError};
+use super::{Advance, Beginning, Progress, ProgressKey, Sink, SinkError};
 use crate::settings::Credentials;
 
 /// Rows that may wait: two rounds of batches, so that the next is at hand when an answer comes.
@@ -185,6 +185,13 @@ async fn select(session: &Session, statements: &Statements, key: &ProgressKey) -
     Ok(stored)
 }
 
+fn fenced(partition: i32, now: Option<(i64, i64)>) -> SinkError {
+    SinkError::Fenced(now.map_or_else(
+        || format!("the progress of partition {partition} is gone"),
+        |(epoch, next_offset)| format!("partition {partition} is at offset {next_offset} of epoch {epoch}"),
+    ))
+}
+
 /// Names the set of nodes where a row lives, so that a batch has one coordinator that holds all of its rows. One node holds them anyway.
 fn replicas(state: &ClusterState, datacenter: Option<&str>, keyspace: &SqlName, table: &SqlName, rows: &Rows, index: u32) -> u128 {
     if state.get_nodes_info().len() < 2 {
@@ -201,25 +208,29 @@ impl Sink for CassandraSink {
         self.stored().await
     }
 
-    async fn store_start(&mut self, partition: i32, start: Progress) -> Result<(), SinkError> {
-        let fenced = |stored: Progress| {
-            let Progress { epoch, next_offset, .. } = stored;
-            SinkError::Fenced(format!("partition {partition} is at offset {next_offset} of epoch {epoch}, not at {} of {}", start.next_offset, start.epoch))
-        };
-        match self.stored().await?.get(&partition).copied() {
-            Some(stored) if is_same(stored, start) => return Ok(()),
-            Some(stored) if forbids(stored, start) => return Err(fenced(stored)),
-            _ => self.store(std::iter::once((partition, start))).await?,
+    async fn store_starts(&mut self, beginnings: &[Beginning]) -> Result<(), SinkError> {
+        let stored = self.stored().await?;
+        let place = |partition: &i32, stored: &BTreeMap<i32, Progress>| stored.get(partition).copied().map(Progress::place);
+        let missing: Vec<&Beginning> = beginnings.iter().filter(|beginning| place(&beginning.partition, &stored) != Some(beginning.start.place())).collect();
+        if let Some(beginning) = missing.iter().find(|beginning| place(&beginning.partition, &stored) != beginning.stored.map(Progress::place)) {
+            return Err(fenced(beginning.partition, place(&beginning.partition, &stored)));
         }
-        match self.stored().await?.get(&partition).copied() {
-            Some(stored) if is_same(stored, start) => Ok(()),
-            Some(stored) if forbids(stored, start) => Err(fenced(stored)),
-            // The write time of progress is an offset, and that of a DELETE is the clock: everything written afterwards lies under it.
-            _ => Err(SinkError::outage(
-                ProblemClass::TableMissing,
-                "progress that was stored cannot be read: rows of tapeline_progress were deleted with DELETE, which hides what is stored later; TRUNCATE the table",
-            )),
+        self.store(missing.iter().map(|beginning| (beginning.partition, beginning.start))).await?;
+        let stored = self.stored().await?;
+        for Beginning { partition, start, .. } in missing {
+            match place(partition, &stored) {
+                Some(now) if now == start.place() => {}
+                Some(now) if now > start.place() => return Err(fenced(*partition, Some(now))),
+                // The write time of progress is an offset, and that of a DELETE is the clock: everything written afterwards lies under it.
+                _ => {
+                    return Err(SinkError::outage(
+                        ProblemClass::TableMissing,
+                        "progress that was stored cannot be read: rows of tapeline_progress were deleted with DELETE, which hides what is stored later; TRUNCATE the table",
+                    ));
+                }
+            }
         }
+        Ok(())
     }
 
     fn push(&mut self, rows: RecordBatch) {

@@ -44,24 +44,14 @@ pub(super) fn progress_row(key: &ProgressKey, partition: i32, progress: Progress
         &key.sink_table,
         &key.plan_hash,
         CqlTimestamp(now),
-        place(progress)?,
+        row_time(progress)?,
     ))
 }
 
 /// The write time of the row: epoch * 2^44 + offset.
-fn place(progress: Progress) -> Option<i64> {
+fn row_time(progress: Progress) -> Option<i64> {
     let fits = (0..1 << EPOCH_BITS).contains(&progress.next_offset) && (0..1 << (i64::BITS - 1 - EPOCH_BITS)).contains(&progress.epoch);
     fits.then(|| (progress.epoch << EPOCH_BITS) + progress.next_offset)
-}
-
-/// Whether a worker that wants to begin at `start` is behind what is `stored`.
-pub(super) const fn forbids(stored: Progress, start: Progress) -> bool {
-    stored.epoch > start.epoch || (stored.epoch == start.epoch && stored.next_offset != start.next_offset)
-}
-
-/// Whether the offsets are the same.
-pub(super) const fn is_same(stored: Progress, start: Progress) -> bool {
-    stored.epoch == start.epoch && stored.next_offset == start.next_offset
 }
 
 #[cfg(test)]
@@ -84,16 +74,6 @@ mod tests {
     #[case(at(-1, 0), None)]
     #[case(at(0, -1), None)]
     fn the_furthest_progress_is_written_last(#[case] progress: Progress, #[case] expected: Option<i64>) {
-        assert_eq!(place(progress), expected);
-    }
-
-    #[rstest]
-    #[case(at(1, 5), at(1, 5), false)]
-    #[case(at(1, 5), at(1, 6), true)]
-    #[case(at(1, 6), at(1, 5), true)]
-    #[case(at(2, 5), at(1, 5), true)]
-    #[case(at(1, 9), at(2, 5), false)]
-    fn a_start_that_is_not_the_stored_one_is_forbidden_within_an_epoch(#[case] stored: Progress, #[case] start: Progress, #[case] forbidden: bool) {
-        assert_eq!(forbids(stored, start), forbidden);
+        assert_eq!(row_time(progress), expected);
     }
 }

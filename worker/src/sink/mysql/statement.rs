@@ -4,8 +4,8 @@ use arrow::array::{Array, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
+use sqlx::Arguments;
 use sqlx::mysql::{MySqlArguments, MySqlConnection};
-use sqlx::{Arguments, Row};
 use std::sync::Arc;
 use tapeline_api::names::SqlName;
 use tapeline_api::pipeline::queries::MySqlMode;
@@ -13,7 +13,6 @@ use tapeline_api::report::ProblemClass;
 
 use super::super::SinkError;
 use super::super::rows::decimal_text;
-use super::session::classify;
 
 /// Placeholders in a statement, by the protocol.
 const PLACEHOLDERS: usize = 65_535;
@@ -30,32 +29,67 @@ pub(super) struct Insert {
     key: Vec<String>,
 }
 
-/// Looks at the table and makes the statement.
-pub(super) async fn describe(
-    session: &mut MySqlConnection,
-    database: &SqlName,
-    table: &SqlName,
-    mode: MySqlMode,
-    columns: &[String],
-) -> Result<Insert, SinkError> {
-    let found = sqlx::query(
-        "SELECT CAST(COLUMN_NAME AS CHAR) AS name, CAST(COLUMN_KEY AS CHAR) AS column_key FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
-    )
-    .bind(database.as_str())
-    .bind(table.as_str())
-    .fetch_all(session)
-    .await
-    .map_err(|error| classify(&error))?;
-    let text = |row: &sqlx::mysql::MySqlRow, name: &str| row.try_get::<String, _>(name).unwrap_or_default();
-    let known: Vec<(String, bool)> = found.iter().map(|row| (text(row, "name"), text(row, "column_key") == "PRI")).collect();
-    if known.is_empty() {
-        return Err(SinkError::outage(ProblemClass::TableMissing, format!("table \"{table}\" is not there")));
+/// A table as it is.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// None for a view.
+    engine: Option<String>,
+    /// Its columns, and which of them belong to the primary key.
+    columns: Vec<(String, bool)>,
+    /// Its unique keys, the primary key as `PRIMARY`.
+    unique: Vec<String>,
+}
+
+/// Looks at the table. One that is not there has no columns.
+pub(super) async fn describe(session: &mut MySqlConnection, database: &SqlName, table: &SqlName) -> Result<Table, sqlx::Error> {
+    let engines = sqlx::query_scalar("SELECT CAST(ENGINE AS CHAR) FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?");
+    let Some(engine) = engines.bind(database.as_str()).bind(table.as_str()).fetch_optional(&mut *session).await? else { return Ok(Table::default()) };
+    let columns = sqlx::query_as(
+        "SELECT CAST(COLUMN_NAME AS CHAR), COLUMN_KEY = 'PRI' FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
+    );
+    let columns = columns.bind(database.as_str()).bind(table.as_str()).fetch_all(&mut *session).await?;
+    let unique = sqlx::query_scalar(
+        "SELECT DISTINCT CAST(INDEX_NAME AS CHAR) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0",
+    );
+    let unique = unique.bind(database.as_str()).bind(table.as_str()).fetch_all(session).await?;
+    Ok(Table { engine, columns, unique })
+}
+
+impl Table {
+    /// The statement that inserts `columns` into it. The operator has looked at the tables that the pipeline declares; this may be another one.
+    pub(super) fn insert(self, name: &SqlName, mode: MySqlMode, columns: &[String]) -> Result<Insert, SinkError> {
+        let refused = |text: String| Err(SinkError::fatal(ProblemClass::StoreRefuses, text));
+        if self.columns.is_empty() {
+            let text = format!("table \"{name}\" is not there: declare it under spec.mysql.tables, or create it");
+            return Err(SinkError::outage(ProblemClass::TableMissing, text));
+        }
+        if let Some(missing) = columns.iter().find(|column| self.columns.iter().all(|(name, _)| name != *column)) {
+            let text = format!("table \"{name}\" has no column \"{missing}\": add it to the table, or leave it out of the query");
+            return Err(SinkError::outage(ProblemClass::TableMissing, text));
+        }
+        match self.engine.as_deref() {
+            Some("InnoDB") => {}
+            None => return refused(format!("table \"{name}\" is a view, of which nobody can tell whether it knows transactions: name the table behind it")),
+            // What a cut that fails has written would stay, and be written again.
+            Some(engine) => {
+                return refused(format!(
+                    "table \"{name}\" has the engine {engine}, which knows no transactions: run ALTER TABLE {} ENGINE=InnoDB and restart the query's pods, or use \
+                     another table",
+                    name.backticked()
+                ));
+            }
+        }
+        // ON DUPLICATE KEY UPDATE does not say which key: it would overwrite the row that has this one in common.
+        if mode == MySqlMode::Upsert && self.unique.len() > 1 {
+            let second = self.unique.iter().find(|key| *key != "PRIMARY").map_or("", String::as_str);
+            return refused(format!(
+                "table \"{name}\" has a second unique key \"{second}\", by which mode Upsert may overwrite another row than the one meant: drop it or make it a plain \
+                 index, and restart the query's pods, or use another table"
+            ));
+        }
+        let key: Vec<String> = self.columns.into_iter().filter(|(_, is_key)| *is_key).map(|(name, _)| name).collect();
+        Ok(Insert::new(name, mode, columns, key))
     }
-    if let Some(missing) = columns.iter().find(|column| known.iter().all(|(name, _)| name != *column)) {
-        return Err(SinkError::outage(ProblemClass::TableMissing, format!("table \"{table}\" has no column \"{missing}\"")));
-    }
-    let key: Vec<String> = known.into_iter().filter(|(_, is_key)| *is_key).map(|(name, _)| name).collect();
-    Ok(Insert::new(table, mode, columns, key))
 }
 
 impl Insert {
@@ -155,6 +189,7 @@ fn timestamp_text(micros: i64) -> String {
 #[cfg(test)]
 mod tests {
     use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use rstest::rstest;
 
     use super::*;
 
@@ -166,6 +201,34 @@ mod tests {
     fn statements() {
         assert_eq!(insert(MySqlMode::Append).sql(2), "INSERT INTO `t` (`id`, `name`) VALUES (?, ?), (?, ?)");
         assert_eq!(insert(MySqlMode::Upsert).sql(1), "INSERT INTO `t` (`id`, `name`) VALUES (?, ?) AS new ON DUPLICATE KEY UPDATE `name` = new.`name`");
+    }
+
+    fn table() -> Table {
+        Table { engine: Some("InnoDB".to_owned()), columns: vec![("id".to_owned(), true), ("name".to_owned(), false)], unique: vec!["PRIMARY".to_owned()] }
+    }
+
+    #[rstest]
+    #[case::missing(Table::default(), ProblemClass::TableMissing, "table \"t\" is not there: declare it under spec.mysql.tables, or create it")]
+    #[case::column(Table { columns: vec![("id".to_owned(), true)], ..table() }, ProblemClass::TableMissing, "table \"t\" has no column \"name\"")]
+    #[case::engine(Table { engine: Some("MyISAM".to_owned()), ..table() }, ProblemClass::StoreRefuses, "the engine MyISAM, which knows no transactions: run ALTER TABLE `t`")]
+    #[case::view(Table { engine: None, ..table() }, ProblemClass::StoreRefuses, "table \"t\" is a view")]
+    #[case::second_key(Table { unique: vec!["PRIMARY".to_owned(), "by_name".to_owned()], ..table() }, ProblemClass::StoreRefuses, "a second unique key \"by_name\"")]
+    fn a_table_that_does_not_serve_is_refused_with_a_remedy(#[case] table: Table, #[case] class: ProblemClass, #[case] message: &str) {
+        let Err(SinkError::Outage(problem) | SinkError::Fatal(problem)) = upsert_into(table) else { unreachable!("it is not refused") };
+        assert_eq!(problem.class, class);
+        assert!(problem.message.contains(message), "{}", problem.message);
+    }
+
+    fn upsert_into(table: Table) -> Result<Insert, SinkError> {
+        table.insert(&"t".parse().unwrap(), MySqlMode::Upsert, &["id".to_owned(), "name".to_owned()])
+    }
+
+    #[test]
+    fn one_unique_key_is_enough_for_upsert_and_append_takes_several() {
+        assert!(upsert_into(table()).is_ok());
+        assert!(upsert_into(Table { unique: vec!["by_id".to_owned()], ..table() }).is_ok(), "MySQL takes it for the primary key where there is none");
+        let several = Table { unique: vec!["PRIMARY".to_owned(), "by_name".to_owned()], ..table() };
+        assert!(several.insert(&"t".parse().unwrap(), MySqlMode::Append, &["id".to_owned()]).is_ok());
     }
 
     #[test]

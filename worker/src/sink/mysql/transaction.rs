@@ -7,9 +7,11 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Executor, Row};
+use tokio::time::timeout;
 
-use super::super::{Advance, Progress, ProgressKey};
-use super::session::{is_contention, refuses_content};
+use super::super::{Advance, Beginning, Progress, ProgressKey};
+use super::refused;
+use super::session::{STATEMENT, in_time, is_contention, late, refused_words};
 use super::statement::{Insert, together};
 
 /// What a transaction writes.
@@ -27,14 +29,17 @@ pub(super) enum Failure {
     Fenced(String),
     /// The answer to COMMIT is lost.
     InDoubt(sqlx::Error),
-    /// Rows, by their place in the pending rows, are refused.
-    Refused { places: Vec<usize>, errors: Vec<String> },
+    /// Rows, by their place in the pending rows, are refused, and why.
+    Refused(Vec<(usize, String)>),
     /// Nothing was written.
     Other(sqlx::Error),
     /// A fault of Tapeline.
     Internal(String),
 }
 
+/// A whole transaction may take this long before it counts as lost. What comes after it, the search for refused rows, has no such limit: thousands of them take
+/// longer, and would for ever.
+const TRANSACTION: Duration = Duration::from_secs(60);
 /// How often a transaction is tried again after a deadlock before the engine waits.
 const ATTEMPTS: u32 = 5;
 
@@ -44,37 +49,40 @@ pub(super) async fn run(mut session: MySqlConnection, work: Work) -> (Option<MyS
         Ok(rows) => rows,
         Err(error) => return (Some(session), Err(Failure::Internal(error.to_string()))),
     };
+    let done = timeout(TRANSACTION, attempts(&mut session, &work, &rows)).await.unwrap_or_else(|_elapsed| Err(Failure::InDoubt(late())));
+    match done {
+        Ok(()) => (Some(session), Ok(())),
+        Err(Failure::Other(error)) if refused_words(&error).is_some() => {
+            let found = match in_time(STATEMENT, session.execute("ROLLBACK")).await {
+                Ok(_) => refused::find(&mut session, &work).await,
+                Err(error) => Err(Failure::Other(error)),
+            };
+            match found {
+                // It is not refused when looked at closely: the table was changed in between. Try again.
+                Ok(rows) if rows.is_empty() => (Some(session), Err(Failure::Other(error))),
+                Ok(rows) => (Some(session), Err(Failure::Refused(rows))),
+                Err(failure) => (None, Err(failure)),
+            }
+        }
+        Err(Failure::Fenced(text)) => {
+            let session = in_time(STATEMENT, session.execute("ROLLBACK")).await.is_ok().then_some(session);
+            (session, Err(Failure::Fenced(text)))
+        }
+        Err(failure) => (None, Err(failure)),
+    }
+}
+
+/// The transaction, and again after a deadlock.
+async fn attempts(session: &mut MySqlConnection, work: &Work, rows: &RecordBatch) -> Result<(), Failure> {
     let mut attempt = 0;
     loop {
         attempt += 1;
-        match once(&mut session, &work, &rows).await {
-            Ok(()) => return (Some(session), Ok(())),
+        match once(session, work, rows).await {
             Err(Failure::Other(error)) if is_contention(&error) && attempt < ATTEMPTS => {
-                if let Err(error) = session.execute("ROLLBACK").await {
-                    return (None, Err(Failure::Other(error)));
-                }
+                session.execute("ROLLBACK").await.map_err(Failure::Other)?;
                 tokio::time::sleep(Duration::from_millis(rand::random_range(5..50 << attempt))).await; // jitter, so that two workers do not meet again
             }
-            Err(Failure::Other(error)) if refuses_content(&error) => {
-                let found = match session.execute("ROLLBACK").await {
-                    Ok(_) => find_refused(&mut session, &work).await,
-                    Err(error) => Err(Failure::Other(error)),
-                };
-                return match found {
-                    // It is not refused when looked at closely: the table was changed in between. Try again.
-                    Ok(places) if places.is_empty() => (Some(session), Err(Failure::Other(error))),
-                    Ok(places) => {
-                        let (places, errors) = places.into_iter().unzip();
-                        (Some(session), Err(Failure::Refused { places, errors }))
-                    }
-                    Err(failure) => (None, Err(failure)),
-                };
-            }
-            Err(Failure::Fenced(text)) => {
-                let session = session.execute("ROLLBACK").await.is_ok().then_some(session);
-                return (session, Err(Failure::Fenced(text)));
-            }
-            Err(failure) => return (None, Err(failure)),
+            result => return result,
         }
     }
 }
@@ -92,7 +100,7 @@ async fn once(session: &mut MySqlConnection, work: &Work, rows: &RecordBatch) ->
     Ok(())
 }
 
-async fn insert(session: &mut MySqlConnection, statement: &Insert, rows: &RecordBatch, from: usize, to: usize) -> Result<(), Failure> {
+pub(super) async fn insert(session: &mut MySqlConnection, statement: &Insert, rows: &RecordBatch, from: usize, to: usize) -> Result<(), Failure> {
     let arguments = statement.arguments(rows, from, to).map_err(Failure::Internal)?;
     // Only full statements are worth being prepared for the next time.
     let is_full = to - from == statement.rows_per_statement();
@@ -125,34 +133,6 @@ async fn swap(session: &mut MySqlConnection, key: &ProgressKey, advance: &Advanc
     if swapped == 1 { Ok(()) } else { Err(Failure::Fenced(format!("partition {partition} is not at offset {} any more", from.next_offset))) }
 }
 
-/// Finds, by halving, the rows that are refused for their content. Nothing stays written.
-async fn find_refused(session: &mut MySqlConnection, work: &Work) -> Result<Vec<(usize, String)>, Failure> {
-    let rows = together(&work.rows).map_err(|error| Failure::Internal(error.to_string()))?;
-    session.execute("START TRANSACTION").await.map_err(Failure::Other)?;
-    let mut refused = Vec::new();
-    let step = work.insert.rows_per_statement();
-    let mut ranges: Vec<(usize, usize)> = (0..rows.num_rows()).step_by(step).map(|from| (from, (from + step).min(rows.num_rows()))).collect();
-    while let Some((from, to)) = ranges.pop() {
-        // A statement that fails is undone by itself, so no savepoint is needed.
-        match insert(session, &work.insert, &rows, from, to).await {
-            Ok(()) => {}
-            Err(Failure::Other(error)) if refuses_content(&error) => {
-                if to - from == 1 {
-                    let text = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
-                    refused.push((from, text));
-                } else {
-                    let middle = from.midpoint(to);
-                    ranges.extend([(from, middle), (middle, to)]);
-                }
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
-    session.execute("ROLLBACK").await.map_err(Failure::Other)?;
-    refused.sort_unstable();
-    Ok(refused)
-}
-
 const PROGRESS: &str =
     "SELECT `partition`, `epoch`, `next_offset`, `write_time` FROM `tapeline_progress` WHERE `kafka_cluster` = ? AND `query` = ? AND `topic` = ?";
 
@@ -179,20 +159,32 @@ pub(super) async fn locked_progress(session: &mut MySqlConnection, key: &Progres
     Ok(found)
 }
 
-/// Whether two positions are the same for the fence.
-pub(super) const fn same(one: Progress, other: Progress) -> bool {
-    one.epoch == other.epoch && one.next_offset == other.next_offset
+/// Stores where partitions begin, in one transaction. Some text means: fenced, and nothing is stored.
+pub(super) async fn store_starts(session: &mut MySqlConnection, key: &ProgressKey, beginnings: &[Beginning]) -> Result<Option<String>, sqlx::Error> {
+    session.execute("START TRANSACTION").await?;
+    for &Beginning { partition, stored, start } in beginnings {
+        match stored {
+            Some(from) => {
+                let swapped = swap(session, key, &Advance { partition, from, to: start }).await;
+                if let Err(Failure::Other(error)) = swapped {
+                    return Err(error);
+                }
+            }
+            None => insert_start(session, key, partition, start).await?,
+        }
+    }
+    // Under the row locks that were just taken, so what is here is what will be.
+    let now = progress(session, key).await?;
+    let taken = beginnings.iter().find(|beginning| now.get(&beginning.partition).is_none_or(|now| now.place() != beginning.start.place()));
+    session.execute(if taken.is_some() { "ROLLBACK" } else { "COMMIT" }).await?;
+    Ok(taken.map(|beginning| format!("partition {} has other progress already", beginning.partition)))
 }
 
-/// Stores the first progress of a partition. Some text means: fenced.
-pub(super) async fn store_start(session: &mut MySqlConnection, key: &ProgressKey, partition: i32, start: Progress) -> Result<Option<String>, sqlx::Error> {
+/// Stores the first progress of a partition, unless there is some.
+async fn insert_start(session: &mut MySqlConnection, key: &ProgressKey, partition: i32, start: Progress) -> Result<(), sqlx::Error> {
     sqlx::query(
-        // A later epoch replaces an earlier one; anything else stays. The order matters: MySQL assigns from left to right.
         "INSERT INTO `tapeline_progress` (`kafka_cluster`, `query`, `topic`, `partition`, `epoch`, `next_offset`, `write_time`, `sink_table`, `plan_hash`, `updated_at`) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NOW(6)) AS new ON DUPLICATE KEY UPDATE \
-         `next_offset` = IF(new.`epoch` > `tapeline_progress`.`epoch`, new.`next_offset`, `tapeline_progress`.`next_offset`), \
-         `write_time` = IF(new.`epoch` > `tapeline_progress`.`epoch`, new.`write_time`, `tapeline_progress`.`write_time`), \
-         `epoch` = GREATEST(new.`epoch`, `tapeline_progress`.`epoch`)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NOW(6)) AS new ON DUPLICATE KEY UPDATE `partition` = new.`partition`",
     )
     .bind(&key.kafka_cluster)
     .bind(&key.query)
@@ -203,11 +195,7 @@ pub(super) async fn store_start(session: &mut MySqlConnection, key: &ProgressKey
     .bind(start.write_time)
     .bind(&key.sink_table)
     .bind(&key.plan_hash)
-    .execute(&mut *session)
-    .await?;
-    let stored = progress(session, key).await?.get(&partition).copied();
-    Ok(match stored {
-        Some(stored) if same(stored, start) => None,
-        _ => Some(format!("partition {partition} has progress already")),
-    })
+    .execute(session)
+    .await
+    .map(drop)
 }
