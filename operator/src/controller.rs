@@ -1,7 +1,7 @@
 //! Watches one namespace, or the whole cluster, and starts reconciles: on a new generation, annotation or finalizer of a pipeline, on a change of its
 //! Deployments and pods, when the observer sees a state move, and after a while by itself.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::context::{Context, Guarded, Scope};
+use crate::context::{Context, Guarded, Scope, Trigger};
 use crate::http::Readiness;
 use crate::observer;
 use crate::reconcile::build::{MANAGED_BY, MANAGED_BY_LABEL, PIPELINE_LABEL};
@@ -39,11 +39,17 @@ const FIRST_RETRY: Duration = Duration::from_secs(2);
 /// ready to take over; reconciles begin when the process has been `elected`.
 pub async fn run(shared: Arc<Context>, namespace: Option<String>, readiness: Readiness, elected: CancellationToken, stop: CancellationToken) {
     let tasks = TaskTracker::new();
-    let (trigger, triggered) = mpsc::unbounded_channel();
+    let (requests, triggered) = mpsc::unbounded_channel();
     let (pipelines, pipeline_writer) = reflector::store::<Guarded>();
     let (deployments, deployment_writer) = reflector::store::<Deployment>();
     let (pods, pod_writer) = reflector::store::<Pod>();
-    let scope = Arc::new(Scope { shared: Arc::clone(&shared), pipelines, deployments: deployments.clone(), pods: pods.clone(), trigger });
+    let scope = Arc::new(Scope {
+        shared: Arc::clone(&shared),
+        pipelines,
+        deployments: deployments.clone(),
+        pods: pods.clone(),
+        trigger: Trigger { requests, elected: elected.clone() },
+    });
     let caches = format!("the caches of {}", namespace.as_deref().unwrap_or("all namespaces"));
     readiness.wait_for(&caches, "not read yet");
 
@@ -62,6 +68,7 @@ pub async fn run(shared: Arc<Context>, namespace: Option<String>, readiness: Rea
     };
     tokio::select! {
         () = ready => {
+            scope.ask_for_all();
             tasks.spawn(run_observer(Arc::clone(&scope), stop.clone()));
             reconcile_all(&scope, triggered, &stop).await;
         }
@@ -91,7 +98,7 @@ fn start(object: Arc<Guarded>, scope: Arc<Scope>) -> impl Future<Output = Result
 }
 
 fn retry(object: Arc<Guarded>, error: &Error, _: Arc<Scope>) -> Action {
-    if !matches!(error, Error::NotLeader) {
+    if !matches!(error, Error::NotLeader | Error::Conflict) {
         tracing::warn!(pipeline = object.name_any(), namespace = object.namespace(), %error, "a reconcile failed and is tried again");
     }
     Action::requeue(FIRST_RETRY.mul_f64(1.0 + rand::random::<f64>() * 4.0))
@@ -109,8 +116,8 @@ where
     K::DynamicType: Default,
 {
     match namespace {
-        Some(namespace) => Api::namespaced(shared.client.clone(), namespace),
-        None => Api::all(shared.client.clone()),
+        Some(namespace) => Api::namespaced(shared.watches.clone(), namespace),
+        None => Api::all(shared.watches.clone()),
     }
 }
 
@@ -121,17 +128,20 @@ async fn follow_pipelines(api: Api<Guarded>, writer: Writer<Guarded>, scope: Arc
         Some(hash(&[of(predicates::generation), of(predicates::annotations), of(predicates::finalizers)]))
     };
     let mut filled = Some(filled);
-    let seen = Arc::clone(&scope);
+    let (seen, mut known) = (Arc::clone(&scope), Known::default());
     let changes = watcher(api, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
-        .inspect_ok(move |event| match event {
-            Event::Delete(object) => forget(object, &seen),
-            Event::InitDone => {
+        .inspect_ok(move |event| {
+            for (uid, (namespace, name)) in known.gone(event) {
+                seen.forget(&uid, &namespace, &name);
+            }
+            if matches!(event, Event::InitDone) {
+                // The objects of a list are in the cache from now on; a reconcile that was asked for at one of them may have missed it.
+                seen.ask_for_all();
                 // The receiver is gone when the process stops.
                 filled.take().map(|filled| filled.send(()));
             }
-            _ => {}
         })
         .applied_objects()
         .predicate_filter(matters, PredicateConfig::default())
@@ -152,12 +162,34 @@ fn hash(parts: &[Option<u64>]) -> u64 {
     hasher.finish()
 }
 
-/// What is kept of a pipeline goes with it.
-fn forget(object: &Guarded, scope: &Scope) {
-    let uid = object.uid().unwrap_or_default();
-    scope.shared.statuses.forget(&uid);
-    scope.shared.validated.forget(&uid);
-    scope.shared.metrics.forget(&object.namespace().unwrap_or_default(), &object.name_any());
+/// The pipelines of a watch by uid, with namespace and name, to find those that vanished: one that is deleted while the watch is interrupted has no event.
+#[derive(Debug, Default)]
+struct Known {
+    now: HashMap<String, (String, String)>,
+    before: HashMap<String, (String, String)>,
+}
+
+impl Known {
+    /// Takes an event over, and returns what is no longer there.
+    fn gone<K: Resource>(&mut self, event: &Event<K>) -> HashMap<String, (String, String)> {
+        let entry = |object: &K| (object.uid().unwrap_or_default(), (object.namespace().unwrap_or_default(), object.name_any()));
+        match event {
+            Event::Apply(object) | Event::InitApply(object) => {
+                let (uid, name) = entry(object);
+                self.before.remove(&uid);
+                self.now.insert(uid, name);
+            }
+            Event::Delete(object) => {
+                let (uid, name) = entry(object);
+                self.now.remove(&uid);
+                return HashMap::from([(uid, name)]);
+            }
+            // A list that was begun and not finished is begun again.
+            Event::Init => self.before.extend(self.now.drain()),
+            Event::InitDone => return std::mem::take(&mut self.before),
+        }
+        HashMap::new()
+    }
 }
 
 /// Keeps a cache of labelled objects, and asks for a reconcile of the pipeline of each that changes.
@@ -194,4 +226,34 @@ where
 fn pipeline_of<K: Resource>(object: &K) -> Option<(String, String)> {
     let labels = object.meta().labels.as_ref()?;
     Some((object.meta().namespace.clone()?, labels.get(PIPELINE_LABEL)?.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::api::ObjectMeta;
+
+    use super::*;
+
+    fn object(name: &str, uid: &str) -> ConfigMap {
+        let metadata = ObjectMeta { name: Some(name.into()), namespace: Some("ns".into()), uid: Some(uid.into()), ..ObjectMeta::default() };
+        ConfigMap { metadata, ..ConfigMap::default() }
+    }
+
+    fn gone(known: &mut Known, events: impl IntoIterator<Item = Event<ConfigMap>>) -> Vec<String> {
+        let mut gone: Vec<String> = events.into_iter().flat_map(|event| known.gone(&event).into_keys()).collect();
+        gone.sort();
+        gone
+    }
+
+    #[test]
+    fn what_vanished_while_the_watch_was_interrupted_is_found_by_the_next_list() {
+        let (mut known, nothing) = (Known::default(), Vec::<String>::new());
+        let listed = |name, uid| Event::InitApply(object(name, uid));
+        assert_eq!(gone(&mut known, [Event::Init, listed("a", "1"), listed("b", "2"), listed("c", "3"), Event::InitDone]), nothing);
+        assert_eq!(gone(&mut known, [Event::Apply(object("d", "4")), Event::Delete(object("a", "1"))]), ["1"]);
+        // `c` is deleted, `b` too and created again; the list is interrupted once.
+        assert_eq!(gone(&mut known, [Event::Init, listed("d", "4"), Event::Init, listed("b", "5"), listed("d", "4"), Event::InitDone]), ["2", "3"]);
+        assert_eq!(gone(&mut known, [Event::Init, listed("b", "5"), listed("d", "4"), Event::InitDone]), nothing);
+    }
 }

@@ -86,10 +86,11 @@ impl Elector {
     pub async fn acquire(&mut self) {
         tracing::info!(identity = self.identity, "waiting for the lease {LEASE}");
         loop {
-            match self.try_hold().await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "cannot get the lease {LEASE}; trying again"),
+            match tokio::time::timeout(RENEW_EVERY, self.try_hold()).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "cannot get the lease {LEASE}; trying again"),
+                Err(_) => tracing::warn!("getting the lease {LEASE} takes too long; trying again"),
             }
             tokio::time::sleep(RENEW_EVERY).await;
         }

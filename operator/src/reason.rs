@@ -115,9 +115,12 @@ impl From<ProblemClass> for Reason {
             ProblemClass::TooManyBadRecords => Self::TooManyBadRecords,
             ProblemClass::DataLoss => Self::DataLoss,
             // Which store it is depends on the query's sink; see `observer::problems`.
-            ProblemClass::StoreUnreachable | ProblemClass::BadRecord | ProblemClass::OutOfMemory | ProblemClass::InvalidSettings | ProblemClass::Internal => {
-                Self::QueryFailed
-            }
+            ProblemClass::StoreUnreachable
+            | ProblemClass::StoreRefuses
+            | ProblemClass::BadRecord
+            | ProblemClass::OutOfMemory
+            | ProblemClass::InvalidSettings
+            | ProblemClass::Internal => Self::QueryFailed,
         }
     }
 }

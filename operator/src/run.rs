@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
 use tapeline_api::FIELD_MANAGER;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -28,6 +28,9 @@ use crate::{controller, skew};
 const LAST_RECONCILES: Duration = Duration::from_secs(22);
 /// And the answers of the HTTP server this long.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// A call to the API server ends after this much silence.
+const SILENCE: Duration = Duration::from_secs(15);
+const CANNOT_CONNECT: &str = "cannot make a client for the Kubernetes cluster";
 
 /// Runs the operator until a signal, or until it loses the Lease.
 ///
@@ -36,7 +39,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(3);
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let client = Client::try_default().await.context("cannot find the Kubernetes cluster: neither a service account nor a kubeconfig")?;
+    let config = Config::infer().await.context("cannot find the Kubernetes cluster: neither a service account nor a kubeconfig")?;
+    let watches = Client::try_from(config.clone()).context(CANNOT_CONNECT)?;
+    let client = Client::try_from(for_calls(config)).context(CANNOT_CONNECT)?;
     let (readiness, metrics) = (Readiness::default(), Arc::new(Metrics::default()));
     let built_hash = tapeline_api::crd::built_schema_hash().context("cannot compute the schema's hash")?;
     let (fits, fitting) = watch::channel(false);
@@ -52,7 +57,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             served
         }
     });
-    let result = lead(client, options, &readiness, metrics, fitting, &stop).await;
+    let result = lead(client, watches, options, &readiness, metrics, fitting, &stop).await;
     stop.cancel();
     tasks.close();
     if tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await.is_err() {
@@ -63,9 +68,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     result
 }
 
+/// For everything but watches, which are silent while nothing happens.
+fn for_calls(mut config: Config) -> Config {
+    config.read_timeout = Some(SILENCE);
+    // Else the time for which a pooled connection was idle counts as silence.
+    config.reset_reader_on_write = true;
+    // It sends a write again for minutes, long after the lease has run out. Whoever calls tries again, and asks for the lease then.
+    config.default_retry = false;
+    config
+}
+
 /// Works from the moment when it holds the Lease, for as long as it does.
 async fn lead(
     client: Client,
+    watches: Client,
     options: Options,
     readiness: &Readiness,
     metrics: Arc<Metrics>,
@@ -81,6 +97,7 @@ async fn lead(
     let shared = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client: client.clone(),
+        watches,
         metrics,
         external: Clients::default(),
         leadership: elector.leadership(),
@@ -172,4 +189,22 @@ async fn signals(stop: CancellationToken) {
     }
     tracing::info!("stopping");
     stop.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_nobody_answers_ends() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", server.local_addr().unwrap());
+        let mut config = for_calls(Config::new(url.parse().unwrap()));
+        assert_eq!(config.read_timeout.replace(Duration::from_millis(50)), Some(SILENCE));
+        let api: Api<Namespace> = Api::all(Client::try_from(config).unwrap());
+        let answer = tokio::time::timeout(Duration::from_secs(30), api.get("kube-system")).await;
+        assert!(answer.unwrap().is_err());
+    }
 }

@@ -25,10 +25,11 @@ fn object_member(key: &str, value: &Value, live: &Map<String, Value>) -> bool {
     }
 }
 
-/// An empty list or object, a null and `false` are not stored by the API server where they are the default.
+/// An empty list or object, and a null, are not stored by the API server. A `false` is: those that are built are not the field's default, and one that is
+/// gone was taken away.
 fn is_empty(value: &Value) -> bool {
     match value {
-        Value::Null | Value::Bool(false) => true,
+        Value::Null => true,
         Value::Array(items) => items.is_empty(),
         Value::Object(members) => members.values().all(is_empty),
         _ => false,
@@ -85,7 +86,8 @@ mod tests {
     #[case::the_live_one_has_more(json!({"a": 1}), json!({"a": 1, "b": 2}), true)]
     #[case::a_value_differs(json!({"a": 1}), json!({"a": 2}), false)]
     #[case::a_field_is_missing(json!({"a": 1}), json!({}), false)]
-    #[case::empty_is_not_stored(json!({"a": {}, "b": [], "c": false}), json!({}), true)]
+    #[case::empty_is_not_stored(json!({"a": {}, "b": [], "c": null}), json!({}), true)]
+    #[case::a_token_is_mounted_again(json!({"automountServiceAccountToken": false}), json!({}), false)]
     #[case::lists_by_name(json!([{"name": "b", "x": 1}]), json!([{"name": "a"}, {"name": "b", "x": 1, "y": 2}]), true)]
     #[case::an_item_is_missing(json!([{"name": "c"}]), json!([{"name": "a"}]), false)]
     #[case::plain_lists_in_order(json!(["a", "b"]), json!(["b", "a"]), false)]

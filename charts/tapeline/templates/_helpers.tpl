@@ -28,7 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{/* What the operator may do where pipelines are. Each rule says who needs it; used equals granted. */}}
 {{- define "tapeline.rules" -}}
-# The pipelines themselves: controller.rs watches them. It never changes a specification.
+# The pipelines themselves: controller.rs watches them, reconcile/invalid.rs reads one that it does not understand. It never changes a specification.
 - apiGroups: [tapeline.dev]
   resources: [tradingpipelines]
   verbs: [list, watch]
@@ -49,7 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [apps]
   resources: [deployments/scale]
   verbs: [patch]
-# Settings of workers and producers, immutable, never listed (reconcile/apply.rs); reference rows and bars to replay by name (reconcile/dereference.rs).
+# Settings of workers and producers, immutable, never listed; one is looked at before it is deleted (reconcile/apply.rs). Reference rows and bars to replay by name (reconcile/dereference.rs).
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, delete]

@@ -9,7 +9,7 @@ use rdkafka::config::ClientConfig;
 use tapeline_operator::external::kafka::{Client, Desired, DesiredTopic, Endpoint, Plan, Role, plan};
 use tapeline_operator::external::{Applied, Clients, ErrorClass, Guard, NodeState, RefusalReason};
 
-use crate::support::{Memory, Scratch, address, assert_all_as_declared, assert_error, node, refusal};
+use crate::support::{Memory, Scratch, address, assert_all_as_declared, assert_error, node, owner, refusal};
 
 fn endpoint() -> Endpoint {
     Endpoint { bootstrap_servers: address("TESTBED_KAFKA", "10.99.0.1:9092"), properties: BTreeMap::new() }
@@ -62,7 +62,8 @@ fn managed(name: &str, partitions: Option<i32>, config: &[(&str, &str)]) -> Desi
 
 async fn planned(client: &Client, desired: &Desired, memory: &Memory) -> Plan {
     let actual = client.describe(desired).await.unwrap();
-    plan(desired, &actual, memory.recorded(), &client.contested(&actual))
+    let owner = owner("a");
+    plan(desired, &actual, memory.recorded(), &owner, &client.contested(&actual, &owner))
 }
 
 async fn reconcile(client: &Client, desired: &Desired, memory: &mut Memory) -> Applied {

@@ -264,7 +264,7 @@ async fn reference_rows_follow_their_file() {
     let wrong = desired(&spec, "ticker,shares\nTMAS.JK,many\n");
     let applied = apply(&client, &wrong, &mut memory, &owner).await;
     let (reason, field, message) = refusal(node(&applied, &format!("{database}.profile")));
-    assert_eq!((reason, field), (RefusalReason::InvalidSpec, "spec.mysql.tables[0].rowsFrom"));
+    assert_eq!((reason, field), (RefusalReason::BadRows, "spec.mysql.tables[0].rowsFrom"));
     assert_eq!(message, "ConfigMap \"profile\" key \"profile.csv\" line 2, column \"shares\": \"many\" is not a bigint");
 }
 
@@ -389,14 +389,30 @@ async fn a_user_who_may_not_create_databases_works_in_one_that_is_there() {
         (scratch(), Scratch::new("user", |name| Box::pin(run(format!("DROP USER IF EXISTS '{name}'@'%'")))), Memory::default(), owner("a"));
     run(format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'pw'")).await;
     let client = client_of(&user, "pw");
+    let denied = async || {
+        // MySQL does not tell this user whether the database is there.
+        let error = client.describe(&desired(&spec(&database), CSV)).await.unwrap_err();
+        assert_error(&error, ErrorClass::Denied, &["spec.mysql.credentialsSecretRef", &database]);
+    };
+    denied().await;
+    run(format!("CREATE DATABASE {database}")).await;
+    denied().await;
+    run(format!("GRANT SELECT ON {database}.* TO '{user}'@'%'")).await;
     let applied = reconcile(&client, &spec(&database), &mut memory, &owner).await;
-    for outcome in &applied.nodes {
-        let NodeState::Waiting(error) = &outcome.state else { panic!("{outcome:#?}") };
-        assert_error(error, ErrorClass::Denied, &["spec.mysql.credentialsSecretRef", &user, &database]);
-    }
-    run(format!("CREATE DATABASE {database}; GRANT ALL ON {database}.* TO '{user}'@'%'")).await;
-    assert_all_as_declared(&reconcile(&client, &spec(&database), &mut memory, &owner).await);
+    assert!(applied.nodes.iter().all(|outcome| matches!(&outcome.state, NodeState::Waiting(error) if error.class == ErrorClass::Denied)), "{applied:#?}");
+    run(format!("GRANT ALL ON {database}.* TO '{user}'@'%'")).await;
+    let applied = reconcile(&client, &spec(&database), &mut memory, &owner).await;
+    assert_all_as_declared(&applied);
+    let lost = |applied: &Applied| applied.nodes.iter().any(|outcome| matches!(outcome.state, NodeState::Recreated(_)));
+    assert!(!lost(&applied), "what was never there is not lost: {applied:#?}");
     assert!(planned(&client, &desired(&spec(&database), CSV), &memory, &owner).await.is_empty());
+
+    // What a user may not see any more is not gone.
+    run(format!("REVOKE ALL ON {database}.* FROM '{user}'@'%'")).await;
+    denied().await;
+    run(format!("GRANT ALL ON {database}.* TO '{user}'@'%'")).await;
+    let applied = reconcile(&client, &spec(&database), &mut memory, &owner).await;
+    assert!(!lost(&applied), "{applied:#?}");
 }
 
 #[tokio::test]

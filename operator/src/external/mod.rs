@@ -29,7 +29,7 @@ mod steps;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use strum::{Display, IntoStaticStr};
+use strum::{Display, EnumIter, IntoStaticStr};
 use tapeline_api::pipeline::status::{Origin, ResourceKind, ResourceStatus, TopicStatus};
 
 pub use clients::Clients;
@@ -58,7 +58,7 @@ pub struct ExternalError {
 }
 
 /// Kinds of trouble with a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, EnumIter)]
 pub enum ErrorClass {
     /// Nobody answers, or not in time.
     Unreachable,
@@ -207,8 +207,10 @@ pub enum RefusalReason {
     ResourceConflict,
     /// It is there in a form that Tapeline cannot use, and cannot change without guessing.
     Incompatible,
-    /// The server says that the specification is wrong: bad SQL, a setting that does not exist, a bad cell in reference rows.
+    /// The server says that the specification is wrong: bad SQL, a setting that does not exist.
     InvalidSpec,
+    /// The reference rows are wrong: what cures it is their ConfigMap.
+    BadRows,
     /// Somebody else keeps changing it back.
     ConfigContested,
 }

@@ -63,8 +63,9 @@ impl<O> NodePlan<O> {
 
     /// What became of it: `failed` where an operation was not done.
     pub(super) fn outcome(&self, server: &str, failed: Option<NodeState>) -> NodeOutcome {
-        // What was to be created and was not stays recorded as under way; what existed stays what it was.
-        let origin = if failed.is_some() && (self.record.is_some() || self.loss.is_some()) { None } else { self.origin };
+        // Nothing new is recorded then. What was to be created stays recorded as under way, what existed stays what it was, and a database that was found, but
+        // takes no table, is not the pipeline's yet: once it were, that Tapeline's own tables are missing would mean that somebody had dropped them.
+        let origin = self.origin.filter(|_| failed.is_none());
         NodeOutcome { node: self.node.clone(), state: failed.unwrap_or_else(|| self.state.clone()), origin, server: server.to_owned(), note: None }
     }
 }
@@ -96,6 +97,7 @@ pub(super) fn is_lost(row: Option<&OwnerRow>, recorded: Option<Origin>) -> bool 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+    use tapeline_api::pipeline::status::ResourceKind;
 
     use super::*;
     use crate::external::Owner;
@@ -125,5 +127,14 @@ mod tests {
     #[case::given_back(None, Some(Origin::Released), false)]
     fn what_is_lost(#[case] stored: Option<Origin>, #[case] recorded: Option<Origin>, #[case] lost: bool) {
         assert_eq!(is_lost(row(stored).as_ref(), recorded), lost);
+    }
+
+    #[test]
+    fn a_database_that_takes_no_table_is_not_the_pipelines_yet() {
+        let node = Node { kind: ResourceKind::MySQLDatabase, name: "trading".into(), field: "spec.mysql.database".into() };
+        let plan = NodePlan::<()>::settled(node, NodeState::AsDeclared, Some(Origin::Adopted));
+        assert_eq!(plan.outcome("s", None).origin, Some(Origin::Adopted));
+        let failed = NodeState::Missing("no right to create a table".into());
+        assert_eq!(plan.outcome("s", Some(failed)).origin, None);
     }
 }

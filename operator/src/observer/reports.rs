@@ -93,9 +93,9 @@ impl Reports {
         self.lock().insert((namespace.to_owned(), pipeline.to_owned()), items);
     }
 
-    /// Keeps only these pipelines of a scope.
-    pub fn retain(&self, keep: impl Fn(&str, &str) -> bool) {
-        self.lock().retain(|(namespace, pipeline), _| keep(namespace, pipeline));
+    /// A pipeline has no pods any more.
+    pub fn forget(&self, namespace: &str, pipeline: &str) {
+        self.lock().remove(&(namespace.to_owned(), pipeline.to_owned()));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Items>> {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Resource};
 use serde_json::json;
-use tapeline_api::FIELD_MANAGER;
+use tapeline_api::{FIELD_MANAGER, TradingPipeline};
 
 use super::build::deployment::{OLD_SETTINGS, annotation, deployment, is_applied, is_rolled_out, settings_of};
-use super::build::{Workload, config_map};
+use super::build::{Kind, Workload, config_map};
 use super::dereference::{Inputs, Live};
 use super::plan::{ItemPlan, Step};
 use super::{Error, Target};
@@ -29,16 +29,27 @@ pub struct ItemResult {
     pub failed: Option<Problem>,
 }
 
+/// What became of all.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Each item of the specification.
+    pub items: Vec<ItemResult>,
+    /// Why Deployments of items that are no longer in it are still there.
+    pub leftover: Vec<Problem>,
+}
+
 /// Applies the plan of each item, and stops what is no longer in the specification.
 ///
 /// # Errors
 /// When this process may no longer act.
-pub async fn apply(target: &Target, plans: Vec<ItemPlan>, inputs: &Inputs, scope: &Scope) -> Result<Vec<ItemResult>, Error> {
+pub async fn apply(target: &Target, plans: Vec<ItemPlan>, inputs: &Inputs, scope: &Scope) -> Result<Applied, Error> {
     let client = Cluster::new(target, &scope.shared);
+    let mut applied = Applied::default();
     for leftover in &inputs.leftover {
-        client.stop(leftover).await?;
+        if let Err(error) = client.stop(leftover).await {
+            applied.leftover.push(failed(field_of(leftover), error)?);
+        }
     }
-    let mut results = Vec::new();
     for plan in plans {
         let live = inputs.deployments.get(&(plan.kind, plan.name.clone())).and_then(Live::ours).cloned();
         let done = match &plan.step {
@@ -51,16 +62,50 @@ pub async fn apply(target: &Target, plans: Vec<ItemPlan>, inputs: &Inputs, scope
         };
         let (live, failed) = match done {
             Ok(live) => (live, None),
-            Err(Error::NotLeader) => return Err(Error::NotLeader),
-            // What the API server refuses (a quota, an admission webhook) concerns this item alone.
-            Err(error) => {
-                let message = format!("{error}; see what refuses it, and whether the operator's Role is that of its chart");
-                (live, Some(Problem::waiting(Area::Workers, Reason::KubernetesRefused, plan.field.clone(), message)))
-            }
+            Err(error) => (live, Some(failed(&plan.field, error)?)),
         };
-        results.push(ItemResult { plan, live, failed });
+        applied.items.push(ItemResult { plan, live, failed });
     }
-    Ok(results)
+    Ok(applied)
+}
+
+/// What the API server refuses (a quota, an admission webhook) concerns the item under `field` alone.
+///
+/// # Errors
+/// When this process may no longer act.
+fn failed(field: &str, error: Error) -> Result<Problem, Error> {
+    match error {
+        Error::NotLeader => Err(Error::NotLeader),
+        Error::NameTaken(_) => Ok(Problem::waiting(Area::Workers, Reason::NameTaken, format!("{field}.name"), error.to_string())),
+        _ => {
+            let message = format!("{error}; see what refuses it, and whether the operator's Role is that of its chart");
+            Ok(Problem::waiting(Area::Workers, Reason::KubernetesRefused, field, message))
+        }
+    }
+}
+
+/// Where the item of a Deployment was declared.
+fn field_of(leftover: &Deployment) -> &'static str {
+    let labels = leftover.metadata.labels.as_ref();
+    if labels.is_some_and(|labels| labels.contains_key(Kind::Producer.label())) { "spec.producers" } else { "spec.queries" }
+}
+
+/// Whose a ConfigMap is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owned {
+    Ours,
+    /// By a pipeline of the same name that is gone; Kubernetes deletes it sooner or later, whoever uses it.
+    ByPredecessor,
+    BySomebodyElse,
+}
+
+fn owned(config_map: &ConfigMap, target: &Target) -> Owned {
+    let owner = config_map.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    match owner {
+        Some(owner) if owner.uid == target.uid => Owned::Ours,
+        Some(owner) if owner.kind == TradingPipeline::kind(&()) && owner.name == target.name => Owned::ByPredecessor,
+        _ => Owned::BySomebodyElse,
+    }
 }
 
 /// The objects of one pipeline.
@@ -104,14 +149,17 @@ impl<'a> Cluster<'a> {
         Ok(now)
     }
 
-    /// The ConfigMap of this content. Its name says what is in it; one of that name with other content was tampered with, and is made again.
+    /// The ConfigMap of this content. Its name says what is in it; one of that name with other content was tampered with, and is made again, like one that
+    /// would go with the pipeline before this one.
     async fn settings(&self, workload: &Workload) -> Result<(), Error> {
         let built = config_map(&self.target.pipeline, workload);
         let name = workload.config_map_name(&self.target.name);
-        match self.config_maps.get_opt(&name).await.map_err(|source| Error::Read { what: "a ConfigMap", source })? {
-            Some(found) if found.data == built.data => return Ok(()),
-            Some(_) => self.delete_config_map(&name).await?,
-            None => {}
+        if let Some(found) = self.config_maps.get_opt(&name).await.map_err(|source| Error::Read { what: "a ConfigMap", source })? {
+            match owned(&found, self.target) {
+                Owned::Ours if found.data == built.data => return Ok(()),
+                Owned::Ours | Owned::ByPredecessor => self.delete_config_map(&found).await?,
+                Owned::BySomebodyElse => return Err(Error::NameTaken(name)),
+            }
         }
         self.may_write()?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
@@ -125,7 +173,7 @@ impl<'a> Cluster<'a> {
             return Ok(());
         }
         for name in annotation(live, OLD_SETTINGS).into_iter().flat_map(|list| list.split(',')).filter(|name| !name.is_empty()) {
-            self.delete_config_map(name).await?;
+            self.delete_settings(name).await?;
         }
         Ok(())
     }
@@ -137,7 +185,7 @@ impl<'a> Cluster<'a> {
         }
         let old = annotation(live, OLD_SETTINGS).into_iter().flat_map(|list| list.split(',')).filter(|name| !name.is_empty());
         for name in old.chain(settings_of(live)) {
-            self.delete_config_map(name).await?;
+            self.delete_settings(name).await?;
         }
         self.may_write()?;
         let preconditions = Preconditions { uid: live.metadata.uid.clone(), resource_version: None };
@@ -146,9 +194,19 @@ impl<'a> Cluster<'a> {
         self.gone("deployment", "a Deployment", deleted)
     }
 
-    async fn delete_config_map(&self, name: &str) -> Result<(), Error> {
+    /// The name comes from a Deployment, where anybody may have written it: a ConfigMap that is not ours stays.
+    async fn delete_settings(&self, name: &str) -> Result<(), Error> {
+        match self.config_maps.get_opt(name).await.map_err(|source| Error::Read { what: "a ConfigMap", source })? {
+            Some(found) if owned(&found, self.target) != Owned::BySomebodyElse => self.delete_config_map(&found).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn delete_config_map(&self, found: &ConfigMap) -> Result<(), Error> {
         self.may_write()?;
-        let deleted = self.config_maps.delete(name, &DeleteParams::default()).await;
+        let preconditions = Preconditions { uid: found.metadata.uid.clone(), resource_version: None };
+        let name = found.metadata.name.as_deref().unwrap_or_default();
+        let deleted = self.config_maps.delete(name, &DeleteParams::default().preconditions(preconditions)).await;
         self.gone("configmap", "a ConfigMap", deleted)
     }
 
@@ -167,5 +225,41 @@ impl<'a> Cluster<'a> {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             other => self.wrote(kind, what, other).map(|_| ()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+    use kube::core::Status;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::reconcile::validate::tests::{good, pipeline};
+
+    #[rstest]
+    #[case::ours("6a3a8a5e-0000-4000-8000-000000000001", "TradingPipeline", "stock-volume", true, Owned::Ours)]
+    #[case::of_the_pipeline_before("old", "TradingPipeline", "stock-volume", true, Owned::ByPredecessor)]
+    #[case::of_another_pipeline("other", "TradingPipeline", "other", true, Owned::BySomebodyElse)]
+    #[case::of_another_kind("other", "Deployment", "stock-volume", true, Owned::BySomebodyElse)]
+    #[case::not_controlled("6a3a8a5e-0000-4000-8000-000000000001", "TradingPipeline", "stock-volume", false, Owned::BySomebodyElse)]
+    fn a_config_map_belongs_to_its_controller(#[case] uid: &str, #[case] kind: &str, #[case] name: &str, #[case] controller: bool, #[case] expected: Owned) {
+        let target = Target::of(&pipeline(good())).unwrap();
+        let mut found = ConfigMap::default();
+        assert_eq!(owned(&found, &target), Owned::BySomebodyElse);
+        let owner = OwnerReference { uid: uid.into(), kind: kind.into(), name: name.into(), controller: Some(controller), ..OwnerReference::default() };
+        found.metadata.owner_references = Some(vec![owner]);
+        assert_eq!(owned(&found, &target), expected);
+    }
+
+    #[test]
+    fn what_is_refused_concerns_one_item_and_a_lost_lease_all() {
+        let refused = kube::Error::Api(Box::new(Status::failure("admission webhook \"w\" denied the request", "Forbidden").with_code(403)));
+        let problem = failed("spec.queries", Error::Write { what: "a Deployment", source: refused }).unwrap();
+        assert_eq!((problem.reason, problem.field.as_str()), (Reason::KubernetesRefused, "spec.queries"));
+        assert!(problem.message.contains("webhook"), "{}", problem.message);
+        let taken = failed("spec.queries[1]", Error::NameTaken("x".into())).unwrap();
+        assert_eq!((taken.reason, taken.field.as_str()), (Reason::NameTaken, "spec.queries[1].name"));
+        assert!(matches!(failed("spec.queries", Error::NotLeader), Err(Error::NotLeader)));
     }
 }

@@ -61,6 +61,8 @@ pub enum Live {
     Ours(Arc<Deployment>),
     /// Somebody else's.
     Foreign,
+    /// What the API server does not show.
+    Unread(Problem),
 }
 
 impl Live {
@@ -69,7 +71,7 @@ impl Live {
     pub const fn ours(&self) -> Option<&Arc<Deployment>> {
         match self {
             Self::Ours(deployment) => Some(deployment),
-            Self::Absent | Self::Foreign => None,
+            Self::Absent | Self::Foreign | Self::Unread(_) => None,
         }
     }
 }
@@ -77,7 +79,7 @@ impl Live {
 /// Reads what `target` refers to.
 ///
 /// # Errors
-/// When the API server does not answer.
+/// When the API server does not answer, or cannot. What it refuses is a problem of those who need it.
 pub async fn dereference(target: &Target, scope: &Scope) -> Result<Inputs, Error> {
     let mut inputs = Inputs::default();
     let spec = &target.pipeline.spec;
@@ -121,7 +123,11 @@ async fn secret(
 ) -> Result<Result<Found, Problem>, Error> {
     let api: Api<Secret> = Api::namespaced(scope.shared.client.clone(), &target.namespace);
     let missing = |message: String| Ok(Err(Problem::waiting(area, Reason::SecretMissing, field, message)));
-    let Some(secret) = api.get_opt(reference.name.as_str()).await.map_err(|source| Error::Read { what: "a Secret", source })? else {
+    let found = match refused(api.get_opt(reference.name.as_str()).await, "a Secret", area, field)? {
+        Ok(found) => found,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    let Some(secret) = found else {
         let (name, namespace) = (&reference.name, &target.namespace);
         return missing(format!(
             "no Secret \"{name}\" in namespace \"{namespace}\"; create it: kubectl create secret generic {name} -n {namespace} --from-literal={}=.. --from-literal={}=..",
@@ -148,6 +154,19 @@ async fn secret(
     }))
 }
 
+/// A refusal (a Role that lacks a rule) concerns what was asked for alone; an API server that cannot answer concerns everything.
+fn refused<T>(answer: Result<T, kube::Error>, what: &'static str, area: Area, field: &str) -> Result<Result<T, Problem>, Error> {
+    match answer {
+        Ok(found) => Ok(Ok(found)),
+        // 429 is said by one that is overloaded.
+        Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+            let message = format!("cannot read {what}: {}; see whether the operator's Role is that of its chart", status.message);
+            Ok(Err(Problem::waiting(area, Reason::KubernetesRefused, field, message)))
+        }
+        Err(source) => Err(Error::Read { what, source }),
+    }
+}
+
 async fn rows_of(target: &Target, scope: &Scope, field: String, reference: &ConfigMapKeyRef) -> Result<Result<Arc<str>, Problem>, Error> {
     let (bytes, _) = match config_map(target, scope, Area::MySql, field.clone(), reference).await? {
         Ok(found) => found,
@@ -170,7 +189,11 @@ async fn config_map(
     let api: Api<ConfigMap> = Api::namespaced(scope.shared.client.clone(), &target.namespace);
     let missing = |message: String| Ok(Err(Problem::waiting(area, Reason::ConfigMapMissing, field.clone(), message)));
     let (name, key) = (&reference.name, &reference.key);
-    let Some(found) = api.get_opt(name.as_str()).await.map_err(|source| Error::Read { what: "a ConfigMap", source })? else {
+    let found = match refused(api.get_opt(name.as_str()).await, "a ConfigMap", area, &field)? {
+        Ok(found) => found,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    let Some(found) = found else {
         let namespace = &target.namespace;
         return missing(format!(
             "no ConfigMap \"{name}\" in namespace \"{namespace}\"; create it: kubectl create configmap {name} -n {namespace} --from-file={key}=<file>"
@@ -196,10 +219,17 @@ async fn deployments(target: &Target, scope: &Scope, inputs: &mut Inputs) -> Res
     let api: Api<Deployment> = Api::namespaced(scope.shared.client.clone(), &target.namespace);
     for (kind, name) in items(&target.pipeline) {
         let object = object_name(&target.name, kind, name.as_str());
+        let field = if kind == Kind::Query { "spec.queries" } else { "spec.producers" };
         let cached = scope.deployments.get(&ObjectRef::new(&object).within(&target.namespace));
         let found = match cached {
             Some(cached) => Some(cached),
-            None => api.get_opt(&object).await.map_err(|source| Error::Read { what: "a Deployment", source })?.map(Arc::new),
+            None => match refused(api.get_opt(&object).await, "a Deployment", Area::Workers, field)? {
+                Ok(found) => found.map(Arc::new),
+                Err(problem) => {
+                    inputs.deployments.insert((kind, name.clone()), Live::Unread(problem));
+                    continue;
+                }
+            },
         };
         let live = match found {
             None => Live::Absent,
@@ -224,4 +254,22 @@ pub fn items(pipeline: &TradingPipeline) -> impl Iterator<Item = (Kind, &ItemNam
 /// Whether its controller is this very pipeline, not one of the same name before it.
 fn is_ours(deployment: &Deployment, target: &Target) -> bool {
     deployment.meta().owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == target.uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_a_problem_of_who_needs_it() {
+        let answer = |code| -> Result<(), _> { Err(kube::Error::Api(Box::new(Status::failure("secrets \"s\" is forbidden", "Forbidden").with_code(code)))) };
+        let problem = refused(answer(403), "a Secret", Area::MySql, "spec.mysql.credentialsSecretRef").unwrap().unwrap_err();
+        assert_eq!((problem.area, problem.reason), (Area::MySql, Reason::KubernetesRefused));
+        assert!(problem.message.contains("secrets \"s\" is forbidden"), "{}", problem.message);
+        for code in [429, 500, 503] {
+            assert!(matches!(refused(answer(code), "a Secret", Area::MySql, "spec"), Err(Error::Read { .. })), "{code}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod build;
 pub mod check_query;
 pub mod dereference;
+mod invalid;
 mod lookup;
 pub mod plan;
 pub mod pods;
@@ -14,17 +15,13 @@ pub mod validate;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::api::{Patch, PatchParams};
-use kube::core::error_boundary::InvalidObject;
+use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use kube::{Api, ResourceExt};
 use rand::RngExt;
-use serde_json::json;
-use tapeline_api::{FIELD_MANAGER, TradingPipeline};
+use tapeline_api::TradingPipeline;
 
 use crate::context::{Guarded, Scope};
 use crate::external::REQUEST_TIMEOUT;
-use crate::reason::Reason;
 use status::Outcome;
 
 /// A pipeline at rest is looked at again after this, give or take a tenth.
@@ -54,6 +51,15 @@ pub enum Error {
     /// A status that is not JSON.
     #[error("cannot write the status as JSON: {0}")]
     Status(serde_json::Error),
+    /// It was changed, or deleted and created anew, since it was looked at; what is to be done is decided anew.
+    #[error("the pipeline was changed meanwhile")]
+    Conflict,
+    /// It was deleted.
+    #[error("the pipeline is gone")]
+    Gone,
+    /// A ConfigMap that is not the pipeline's stands in the way.
+    #[error("a ConfigMap \"{0}\" exists that does not belong to this pipeline; it is left alone: delete it")]
+    NameTaken(String),
     /// Another process leads.
     #[error("this process may no longer act")]
     NotLeader,
@@ -106,8 +112,13 @@ pub async fn reconcile(object: Arc<Guarded>, scope: Arc<Scope>) -> Result<Action
             // Its Deployments and ConfigMaps go with it; everything outside Kubernetes stays.
             _ => Ok(Action::await_change()),
         },
-        Err(invalid) => report_invalid(invalid, &scope).await,
+        Err(invalid) => invalid::report(invalid, &scope).await,
     };
+    let result = match result {
+        Err(Error::Gone) => Ok(Action::await_change()),
+        result => result,
+    };
+    scope.forget_if_deleted(&object);
     scope.shared.metrics.reconciled(result.is_ok(), started.elapsed());
     result
 }
@@ -121,29 +132,11 @@ async fn pipeline_to_spec(target: &Target, scope: &Scope) -> Result<Action, Erro
     systems::remember(target, &systems, scope).await?; //                                                 IO: what was created
     let known = shared.statuses.current(target).await;
     let plans = plan::plan(target, &shared.options, &shared.cluster_id, &validated, &inputs, &systems, &known);
-    let items = apply::apply(target, plans, &inputs, scope).await?; //                                    IO: ConfigMaps, Deployments
+    let applied = apply::apply(target, plans, &inputs, scope).await?; //                                  IO: ConfigMaps, Deployments
     let pods_left = pods::any(target, &scope.pods);
-    let outcome = Outcome { target, validated: &validated, inputs: &inputs, systems: &systems, items: &items, pods_left };
+    let outcome = Outcome { target, validated: &validated, inputs: &inputs, systems: &systems, items: &applied.items, leftover: &applied.leftover, pods_left };
     let may_heal = status::update_status(&outcome, scope).await?; //                                      IO: only when something changed
     Ok(Action::requeue(if may_heal { jitter(WAITING) } else { jitter(RESYNC) }))
-}
-
-/// An object that this version cannot read, though the API server took it: said in its status, since its author looks there.
-async fn report_invalid(invalid: &InvalidObject, scope: &Scope) -> Result<Action, Error> {
-    let (Some(namespace), Some(name)) = (&invalid.metadata.namespace, &invalid.metadata.name) else { return Ok(Action::await_change()) };
-    scope.shared.metrics.invalid_object();
-    tracing::warn!(namespace, name, error = invalid.error, "a TradingPipeline cannot be read");
-    let message = format!("the object cannot be read: {}; correct the field, or install the operator that fits the definition", invalid.error);
-    let condition = |type_: &str, status: &str| {
-        json!({"type": type_, "status": status, "reason": Reason::InvalidObject.to_string(), "message": message,
-               "observedGeneration": invalid.metadata.generation, "lastTransitionTime": status::writer::now()})
-    };
-    let conditions = [condition("Ready", "False"), condition("Reconciling", "False"), condition("Stalled", "True")];
-    let body = json!({"metadata": {"uid": invalid.metadata.uid}, "status": {"observedGeneration": invalid.metadata.generation, "conditions": conditions}});
-    let api: Api<Guarded> = Api::namespaced(scope.shared.client.clone(), namespace);
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(name, &params, &Patch::Merge(body)).await.map_err(|source| Error::Write { what: "the status", source })?;
-    Ok(Action::await_change())
 }
 
 fn jitter(about: Duration) -> Duration {

@@ -109,14 +109,19 @@ impl Pipeline<'_> {
 
     fn item(&self, kind: Kind, name: &ItemName, field: String, invalid: Option<String>) -> ItemPlan {
         let step = Step::Leave(invalid.clone().unwrap_or_else(|| "its stream is not valid".to_owned()));
-        ItemPlan { kind, name: name.clone(), field, step, problems: Vec::new(), invalid }
+        let problems = match self.inputs.deployments.get(&(kind, name.clone())) {
+            Some(Live::Unread(problem)) => vec![problem.clone()],
+            _ => Vec::new(),
+        };
+        ItemPlan { kind, name: name.clone(), field, step, problems, invalid }
     }
 
-    /// A Deployment of that name which is not ours is never touched.
+    /// A Deployment of that name which is not ours, or may not be, is never touched.
     fn guard_name(&self, problems: &mut Vec<Problem>, field: &str, workload: Workload) -> Step {
-        let foreign = matches!(self.inputs.deployments.get(&(workload.kind, workload.name.clone())), Some(Live::Foreign));
-        if !foreign {
-            return Step::Run(Box::new(workload));
+        match self.inputs.deployments.get(&(workload.kind, workload.name.clone())) {
+            Some(Live::Foreign) => {}
+            Some(Live::Unread(problem)) => return Step::Leave(problem.to_string()),
+            Some(Live::Absent | Live::Ours(_)) | None => return Step::Run(Box::new(workload)),
         }
         let object = workload.object_name(&self.target.name);
         let message = format!(

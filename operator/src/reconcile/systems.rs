@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tapeline_api::TradingPipelineSpec;
-use tapeline_api::names::SqlName;
-use tapeline_api::pipeline::status::{ResourceKind, TradingPipelineStatus};
+use kube::ResourceExt;
+use tapeline_api::names::{SqlName, TopicName};
+use tapeline_api::pipeline::status::{Origin, ResourceKind, TradingPipelineStatus};
+use tapeline_api::{TradingPipeline, TradingPipelineSpec};
 
 use super::check_query::TableColumn;
 use super::dereference::Inputs;
 use super::status::losses;
 use super::validate::Validated;
 use super::{Error, Target, lookup};
-use crate::context::Scope;
+use crate::context::{Guarded, Scope};
 use crate::external::{
     self, Applied, ErrorClass, ExternalError, Guard, NodeOutcome, NodeState, Owner, Recorded, Records, RefusalReason, cassandra, kafka, mysql,
 };
@@ -77,6 +78,12 @@ impl Systems {
         let mysql = self.mysql.iter().map(|system| (Area::MySql, system));
         std::iter::once((Area::Topics, &self.kafka)).chain(cassandra).chain(mysql)
     }
+
+    /// Itself, unless something was left to the next leader: what is left undone is no state to report, and only the next leader knows what comes of it.
+    fn unless_deposed(self) -> Result<Self, Error> {
+        let is_deposed = |outcome: &NodeOutcome| matches!(&outcome.state, NodeState::Waiting(error) if error.class == ErrorClass::NotLeader);
+        if self.iter().any(|(_, system)| system.applied.nodes.iter().any(is_deposed)) { Err(Error::NotLeader) } else { Ok(self) }
+    }
 }
 
 /// What stands against a node.
@@ -84,7 +91,7 @@ impl Systems {
 pub fn node_problems(area: Area, outcome: &NodeOutcome) -> Vec<Problem> {
     match &outcome.state {
         NodeState::AsDeclared | NodeState::Changed(_) | NodeState::Recreated(_) => Vec::new(),
-        NodeState::Waiting(error) => from_error(area, error).into_iter().collect(),
+        NodeState::Waiting(error) => vec![from_error(area, error)],
         NodeState::Missing(message) => {
             let reason = if outcome.node.kind == ResourceKind::Topic { Reason::TopicMissing } else { Reason::TableMissing };
             vec![Problem::waiting(area, reason, outcome.node.field.clone(), message.clone())]
@@ -96,6 +103,7 @@ pub fn node_problems(area: Area, outcome: &NodeOutcome) -> Vec<Problem> {
                     RefusalReason::WouldLoseData => (Reason::WouldLoseData, Cure::Change),
                     RefusalReason::ResourceConflict | RefusalReason::Incompatible => (Reason::ResourceConflict, Cure::Change),
                     RefusalReason::InvalidSpec => (Reason::InvalidSpec, Cure::Change),
+                    RefusalReason::BadRows => (Reason::OperationFailed, Cure::Waiting),
                     RefusalReason::ConfigContested => (Reason::ConfigContested, Cure::Waiting),
                 };
                 Problem { area, reason, cure, field: refusal.field.clone(), message: refusal.message.clone() }
@@ -104,7 +112,7 @@ pub fn node_problems(area: Area, outcome: &NodeOutcome) -> Vec<Problem> {
     }
 }
 
-fn from_error(area: Area, error: &ExternalError) -> Option<Problem> {
+fn from_error(area: Area, error: &ExternalError) -> Problem {
     let unreachable = match area {
         Area::Topics | Area::Workers => Reason::KafkaUnreachable,
         Area::Cassandra => Reason::CassandraUnreachable,
@@ -113,18 +121,17 @@ fn from_error(area: Area, error: &ExternalError) -> Option<Problem> {
     let (reason, cure) = match error.class {
         ErrorClass::Unreachable => (unreachable, Cure::Waiting),
         ErrorClass::Denied => (Reason::AccessDenied, Cure::Waiting),
-        ErrorClass::Failed => (Reason::OperationFailed, Cure::Waiting),
+        // A reconcile that is no longer the leader's ends before its problems are told.
+        ErrorClass::Failed | ErrorClass::NotLeader => (Reason::OperationFailed, Cure::Waiting),
         ErrorClass::Invalid => (Reason::InvalidSpec, Cure::Change),
-        // The next leader says what there is to say.
-        ErrorClass::NotLeader => return None,
     };
-    Some(Problem { area, reason, cure, field: error.field.clone(), message: error.message.clone() })
+    Problem { area, reason, cure, field: error.field.clone(), message: error.message.clone() }
 }
 
 /// Brings every system to what is declared, as far as it can be.
 ///
 /// # Errors
-/// When the status cannot be written: what is about to be created is recorded first.
+/// When the status cannot be written: what is about to be created is recorded first. When the lease runs out meanwhile.
 pub async fn bring_up(target: &Target, validated: &Validated, inputs: &Inputs, scope: &Scope) -> Result<Systems, Error> {
     let leadership = scope.shared.leadership.clone();
     let step = Step {
@@ -136,7 +143,7 @@ pub async fn bring_up(target: &Target, validated: &Validated, inputs: &Inputs, s
     };
     let spec = &target.pipeline.spec;
     let (kafka, cassandra, mysql) = tokio::join!(step.kafka(spec, validated), step.cassandra(spec, validated, inputs), step.mysql(spec, validated, inputs));
-    Ok(Systems { kafka: kafka?, cassandra: cassandra?, mysql: mysql? })
+    Systems { kafka: kafka?, cassandra: cassandra?, mysql: mysql? }.unless_deposed()
 }
 
 /// Stores what was created, before Deployments are built from it: a worker is told how often its topic was created.
@@ -178,10 +185,21 @@ impl Step<'_> {
             Ok(actual) => actual,
             Err(error) => return Ok(self.unreachable(Area::Topics, &error)),
         };
-        let plan = kafka::plan(&desired, &actual, self.recorded(), &client.contested(&actual));
+        self.leave_to_others(&mut desired, &actual.cluster_id);
+        let plan = kafka::plan(&desired, &actual, self.recorded(), &self.owner, &client.contested(&actual, &self.owner));
         self.record(plan.records()).await?;
         let applied = client.apply(&plan, &self.guard).await;
         Ok(self.done("kafka", applied))
+    }
+
+    /// A topic has no place for its owner, as a table has: of several pipelines that declare one, the oldest manages it.
+    fn leave_to_others(&self, desired: &mut kafka::Desired, cluster_id: &str) {
+        let others = self.scope.pipelines.state();
+        for topic in desired.topics.iter_mut().filter(|topic| matches!(topic.role, kafka::Role::Managed { .. })) {
+            if let Some(by) = manager(&others, &self.target.pipeline, &topic.name, cluster_id) {
+                topic.role = kafka::Role::Taken { by };
+            }
+        }
     }
 
     async fn cassandra(&self, spec: &TradingPipelineSpec, validated: &Validated, inputs: &Inputs) -> Result<Option<System>, Error> {
@@ -255,12 +273,90 @@ impl Step<'_> {
             Area::MySql => "mysql",
         };
         self.scope.shared.metrics.external_call(system, false);
-        System { unavailable: from_error(area, error), ..System::default() }
+        System::unavailable(from_error(area, error))
     }
 
     fn done(&self, system: &str, applied: Applied) -> System {
         let failed = applied.nodes.iter().any(|outcome| matches!(outcome.state, NodeState::Waiting(_)));
         self.scope.shared.metrics.external_call(system, !failed);
         System { applied, ..System::default() }
+    }
+}
+
+/// The oldest of the pipelines before `pipeline` that manage a topic of a Kafka cluster: it declares the topic, and its status says that it has it there.
+fn manager(others: &[Arc<Guarded>], pipeline: &TradingPipeline, topic: &TopicName, cluster_id: &str) -> Option<String> {
+    let age = |pipeline: &TradingPipeline| (pipeline.metadata.creation_timestamp.as_ref().map(|time| time.0), pipeline.metadata.uid.clone());
+    let manages = |other: &TradingPipeline| {
+        let declares = other.spec.kafka.topics.iter().any(|declared| declared.managed && declared.name == *topic);
+        let mut resources = other.status.iter().flat_map(|status| &status.resources);
+        declares
+            && resources.any(|resource| {
+                resource.kind == ResourceKind::Topic
+                    && resource.name == topic.as_str()
+                    && resource.origin != Origin::Released
+                    && resource.server.as_deref() == Some(cluster_id)
+            })
+    };
+    let older = others.iter().filter_map(|other| other.0.as_ref().ok()).filter(|other| age(other) < age(pipeline));
+    let oldest = older.filter(|other| other.metadata.deletion_timestamp.is_none() && manages(other)).min_by_key(|other| age(other))?;
+    Some(format!("{}/{}", oldest.namespace().unwrap_or_default(), oldest.name_any()))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::DeserializeGuard;
+    use rstest::rstest;
+    use strum::IntoEnumIterator;
+    use tapeline_api::pipeline::status::ResourceStatus;
+
+    use super::*;
+    use crate::external::Node;
+    use crate::reconcile::validate::tests::{good, pipeline};
+
+    fn error(class: ErrorClass) -> ExternalError {
+        ExternalError { class, field: "spec.kafka".into(), message: "no".into() }
+    }
+
+    fn system(class: ErrorClass) -> System {
+        let node = Node { kind: ResourceKind::Topic, name: "t".into(), field: "spec.kafka.topics[0]".into() };
+        System { applied: Applied { nodes: vec![NodeOutcome::waiting(node, error(class))], topics: Vec::new() }, ..System::default() }
+    }
+
+    #[test]
+    fn what_was_not_done_since_the_lease_ran_out_is_never_reported() {
+        for class in ErrorClass::iter() {
+            let kafka = Systems { kafka: system(class), ..Systems::default() }.unless_deposed();
+            let mysql = Systems { mysql: Some(system(class)), ..Systems::default() }.unless_deposed();
+            let deposed = class == ErrorClass::NotLeader;
+            assert!(matches!(&kafka, Err(Error::NotLeader)) == deposed && matches!(&mysql, Err(Error::NotLeader)) == deposed, "{class}");
+            assert_eq!(system(class).problems(Area::Topics).len(), 1, "{class} is a problem");
+        }
+    }
+
+    /// A pipeline of this age that declares topic `test_topic`, and says that it has it on Kafka cluster `c`.
+    fn declaring(name: &str, day: u32) -> TradingPipeline {
+        let mut pipeline = pipeline(good());
+        pipeline.metadata.name = Some(name.to_owned());
+        pipeline.metadata.uid = Some(name.to_owned());
+        pipeline.metadata.creation_timestamp = serde_json::from_value(format!("2026-01-0{day}T00:00:00Z").into()).unwrap();
+        let resource = ResourceStatus { kind: ResourceKind::Topic, name: "test_topic".into(), origin: Origin::Adopted, server: Some("c".into()) };
+        pipeline.status = Some(TradingPipelineStatus { resources: vec![resource], ..TradingPipelineStatus::default() });
+        pipeline
+    }
+
+    #[rstest]
+    #[case::older(1, |_: &mut TradingPipeline| (), Some("demo/other"))]
+    #[case::younger(3, |_: &mut TradingPipeline| (), None)]
+    #[case::as_old_and_before_it_by_uid(2, |_: &mut TradingPipeline| (), Some("demo/other"))]
+    #[case::only_reads_it(1, |other: &mut TradingPipeline| other.spec.kafka.topics[0].managed = false, None)]
+    #[case::has_not_got_it_yet(1, |other: &mut TradingPipeline| other.status = None, None)]
+    #[case::on_another_cluster(1, |other: &mut TradingPipeline| other.status.as_mut().unwrap().resources[0].server = Some("d".into()), None)]
+    #[case::gave_it_back(1, |other: &mut TradingPipeline| other.status.as_mut().unwrap().resources[0].origin = Origin::Released, None)]
+    #[case::goes(1, |other: &mut TradingPipeline| other.metadata.deletion_timestamp = other.metadata.creation_timestamp.clone(), None)]
+    fn of_two_pipelines_that_declare_a_topic_the_older_manages_it(#[case] day: u32, #[case] differ: fn(&mut TradingPipeline), #[case] by: Option<&str>) {
+        let (mut other, this) = (declaring("other", day), declaring("this", 2));
+        differ(&mut other);
+        let all = [Arc::new(DeserializeGuard(Ok(this.clone()))), Arc::new(DeserializeGuard(Ok(other)))];
+        assert_eq!(manager(&all, &this, &"test_topic".parse().unwrap(), "c").as_deref(), by);
     }
 }

@@ -50,8 +50,7 @@ pub(super) async fn apply(client: &Client, plan: &Plan, guard: &Guard) -> Applie
 async fn carry_out(client: &Client, plan: &Plan, node: &NodePlan, guard: &Guard) -> Result<(), NodeState> {
     let session = client.session().await.map_err(|fault| NodeState::Waiting(client.endpoint.error(&fault)))?;
     for op in &node.ops {
-        guard.check().map_err(NodeState::Waiting)?;
-        match run(client, &session, plan, node, op).await {
+        match run(client, &session, plan, node, op, guard).await {
             Ok(()) => {}
             Err(Failure::Refused(refusal)) => return Err(NodeState::Refused(vec![refusal])),
             Err(Failure::Fault(fault)) => {
@@ -66,12 +65,13 @@ async fn carry_out(client: &Client, plan: &Plan, node: &NodePlan, guard: &Guard)
     Ok(())
 }
 
-async fn run(client: &Client, session: &Session, plan: &Plan, node: &NodePlan, op: &Op) -> Result<(), Failure> {
+async fn run(client: &Client, session: &Session, plan: &Plan, node: &NodePlan, op: &Op, guard: &Guard) -> Result<(), Failure> {
+    may_write(guard)?;
     match op {
-        Op::Create(cql) | Op::Alter(cql) => change_schema(client, session, plan, node, cql).await,
+        Op::Create(cql) | Op::Alter(cql) => change_schema(client, session, plan, node, cql, guard).await,
         Op::AddColumns { table, columns } => {
             let cql = ddl::add_columns(&plan.keyspace, table, columns);
-            match change_schema(client, session, plan, node, &cql).await {
+            match change_schema(client, session, plan, node, &cql, guard).await {
                 // An attempt before this one went through, though its answer was lost.
                 Err(Failure::Refused(_)) if has_columns(session, &plan.keyspace, table, columns).await? => Ok(()),
                 result => result,
@@ -82,10 +82,16 @@ async fn run(client: &Client, session: &Session, plan: &Plan, node: &NodePlan, o
     }
 }
 
-async fn change_schema(client: &Client, session: &Session, plan: &Plan, node: &NodePlan, cql: &str) -> Result<(), Failure> {
+fn may_write(guard: &Guard) -> Result<(), Fault> {
+    guard.check().map_err(|error| Fault { class: error.class, detail: error.message })
+}
+
+async fn change_schema(client: &Client, session: &Session, plan: &Plan, node: &NodePlan, cql: &str, guard: &Guard) -> Result<(), Failure> {
     let lock = client.locks.of(&plan.cluster_name);
     let _serialised = lock.lock().await;
     session.await_schema_agreement().await.map_err(|error| agreement_fault(&error))?;
+    // Both can take longer than the lease lasts.
+    may_write(guard)?;
     let mut statement = Statement::new(cql);
     statement.set_request_timeout(Some(DDL_TIMEOUT));
     // The driver waits for the nodes to agree behind each change, within the session's limit.

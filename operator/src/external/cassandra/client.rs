@@ -212,8 +212,8 @@ fn db_fault(code: &DbError, message: &str) -> Fault {
     match code {
         DbError::AuthenticationError | DbError::Unauthorized => Fault::denied(message),
         DbError::Unavailable { required, alive, .. } => Fault::failed(format!(
-            "of the replicas of a row {required} must be alive and {alive} are: start the nodes that are down, or declare fewer copies under \
-            spec.cassandra.replication"
+            "of the replicas of a row {required} must be alive and {alive} are: start the nodes that are down, or keep fewer copies (ALTER KEYSPACE, and \
+            then spec.cassandra.replication)"
         )),
         _ => Fault::failed(format!("{code}: {message}")),
     }

@@ -138,16 +138,8 @@ impl<'a> Context<'a> {
         };
         plan.origin = Some(origin);
         if !same {
-            if row.is_none() && origin == Origin::Adopted {
-                plan.refuse(vec![self.foreign_replication(actual)]);
-                return plan;
-            }
-            plan.ops.push(Op::Alter(ddl::alter_keyspace(keyspace, &options)));
-            plan.changed(format!(
-                "replication of keyspace {keyspace} changed from {} to {}: nodetool repair has to be run now",
-                show(actual),
-                ddl::literal(&options)
-            ));
+            plan.refuse(vec![self.other_replication(actual, &options)]);
+            return plan;
         }
         match row {
             None => plan.ops.push(Op::Claim(target(origin))),
@@ -182,13 +174,15 @@ impl<'a> Context<'a> {
         Refusal::new(RefusalReason::ResourceConflict, "spec.cassandra.replication", message)
     }
 
-    fn foreign_replication(&self, actual: &BTreeMap<String, String>) -> Refusal {
+    /// Fewer copies may lose rows, and of more copies most are empty until they are repaired: a quorum may find no progress, and a query would begin anew.
+    fn other_replication(&self, actual: &BTreeMap<String, String>, declared: &BTreeMap<String, String>) -> Refusal {
+        let keyspace = &self.desired.keyspace;
         let message = format!(
-            "keyspace {} was there before this pipeline and is replicated with {}; changing that could make its rows unreadable: declare the same here (it \
-            can be changed here later), or use \
-             another keyspace",
-            self.desired.keyspace,
-            show(actual)
+            "keyspace {keyspace} is replicated with {} and {} is declared; until its copies are repaired, rows and the progress of queries may not be found: \
+            declare what it has, or suspend the pipelines that write to it, run: {}; then nodetool repair --full {keyspace} on each node, and resume them",
+            show(actual),
+            ddl::literal(declared),
+            ddl::alter_keyspace(keyspace, declared)
         );
         Refusal::new(RefusalReason::WouldLoseData, "spec.cassandra.replication", message)
     }

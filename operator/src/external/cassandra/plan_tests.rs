@@ -253,19 +253,11 @@ fn dropped_progress_is_told() {
     assert!(matches!(&plan.nodes[0].ops[..], [Op::Create(_)]));
 }
 
-#[test]
-fn replication_that_was_ours_is_changed() {
-    let plan = planned(&spec(), &Actual { replication: Some(simple("3")), ..converged() }, &known());
-    assert_eq!(
-        plan.nodes[0].ops,
-        vec![Op::Alter("ALTER KEYSPACE \"trading\" WITH replication = {'class': 'SimpleStrategy', 'replication_factor': '1'}".into())]
-    );
-}
-
 #[rstest]
+#[case::of_ours(Some(owner()), RefusalReason::WouldLoseData)]
 #[case::of_nobody(None, RefusalReason::WouldLoseData)]
 #[case::of_another_pipeline(Some(other()), RefusalReason::ResourceConflict)]
-fn replication_that_was_not_ours_is_not_changed(#[case] of: Option<Owner>, #[case] reason: RefusalReason) {
+fn replication_is_not_changed(#[case] of: Option<Owner>, #[case] reason: RefusalReason) {
     let mut actual = Actual { replication: Some(simple("3")), ..converged() };
     let owners = actual.owners.as_mut().unwrap();
     match of {
@@ -274,5 +266,19 @@ fn replication_that_was_not_ours_is_not_changed(#[case] of: Option<Owner>, #[cas
     }
     let plan = planned(&spec(), &actual, &[]);
     assert_eq!(refusals(&plan.nodes[0]), vec![(reason, "spec.cassandra.replication")]);
-    assert!(!plan.nodes[0].ops.iter().any(|op| matches!(op, Op::Alter(_))));
+    assert!(plan.nodes[0].ops.is_empty());
+}
+
+#[test]
+fn who_wants_other_replication_is_told_how() {
+    let plan = planned(&spec(), &Actual { replication: Some(simple("3")), ..converged() }, &known());
+    let NodeState::Refused(refusals) = &plan.nodes[0].state else { panic!() };
+    assert!(
+        refusals[0].message.ends_with(
+            "run: ALTER KEYSPACE \"trading\" WITH replication = {'class': 'SimpleStrategy', 'replication_factor': '1'}; then nodetool repair --full trading \
+            on each node, and resume them"
+        ),
+        "{}",
+        refusals[0].message
+    );
 }

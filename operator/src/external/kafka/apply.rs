@@ -72,7 +72,7 @@ async fn carry_out(client: &Client, plan: &Plan, topic: &TopicPlan, guard: &Guar
     let mut partitions = None;
     for op in &topic.ops {
         guard.check().map_err(NodeState::Waiting)?;
-        match run(client, &natives, &plan.cluster_id, topic, op).await {
+        match run(client, &natives, plan, topic, op).await {
             Ok(Some(now)) => partitions = Some(now),
             Ok(None) => {}
             Err(Failure::Refused(refusal)) => return Err(NodeState::Refused(vec![refusal])),
@@ -88,7 +88,7 @@ async fn carry_out(client: &Client, plan: &Plan, topic: &TopicPlan, guard: &Guar
     Ok(partitions)
 }
 
-async fn run(client: &Client, natives: &Arc<Natives>, cluster_id: &str, plan: &TopicPlan, op: &Op) -> Result<Option<i32>, Failure> {
+async fn run(client: &Client, natives: &Arc<Natives>, whole: &Plan, plan: &TopicPlan, op: &Op) -> Result<Option<i32>, Failure> {
     match op {
         Op::Create { partitions, replication_factor, config } => {
             create(natives, plan, *partitions, *replication_factor, config).await?;
@@ -101,7 +101,7 @@ async fn run(client: &Client, natives: &Arc<Natives>, cluster_id: &str, plan: &T
         Op::Configure { set, reset, repaired } => {
             configure(natives, plan, set, reset).await?;
             for (key, value) in set.iter().filter(|(key, _)| repaired.contains(*key)) {
-                client.repairs.note(cluster_id, &plan.topic, key, value);
+                client.repairs.note(&whole.owner, &whole.cluster_id, &plan.topic, key, value);
             }
             Ok(None)
         }

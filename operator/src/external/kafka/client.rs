@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{Actual, Desired, Endpoint, Plan, Repairs};
 use crate::external::breaker::{Breaker, Fault};
-use crate::external::{Applied, CONNECT_TIMEOUT, ErrorClass, ExternalError, Guard, reach};
+use crate::external::{Applied, CONNECT_TIMEOUT, ErrorClass, ExternalError, Guard, Owner, reach};
 
 /// A Kafka cluster as one pipeline names it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,10 +52,10 @@ impl Client {
         super::apply::apply(self, plan, guard).await
     }
 
-    /// Settings that somebody else keeps changing back, for [`plan`](super::plan()).
+    /// Settings that somebody else keeps changing back on the pipeline `owner`, for [`plan`](super::plan()).
     #[must_use]
-    pub fn contested(&self, actual: &Actual) -> super::Contested {
-        self.repairs.contested(&actual.cluster_id)
+    pub fn contested(&self, actual: &Actual, owner: &Owner) -> super::Contested {
+        self.repairs.contested(owner, &actual.cluster_id)
     }
 
     /// The connection, made if there is none.
@@ -144,11 +144,16 @@ impl Natives {
         self.inner.as_ref().map(|inner| &inner.admin).ok_or_else(closed)
     }
 
-    /// What `error` means, with librdkafka's own words of what it met, which its error codes lack.
-    pub(super) fn fault(&self, error: &KafkaError) -> Fault {
+    /// Serves what waits in the consumer's queue. Nobody else does, and a connection lives as long as its pipelines.
+    pub(super) fn drain(&self) {
         if let Some(inner) = &self.inner {
             drain(&inner.consumer);
         }
+    }
+
+    /// What `error` means, with librdkafka's own words of what it met, which its error codes lack.
+    pub(super) fn fault(&self, error: &KafkaError) -> Fault {
+        self.drain();
         fault(error, &self.trouble)
     }
 }
@@ -177,17 +182,7 @@ async fn connect(endpoint: &Endpoint) -> Result<Natives, Fault> {
     let addresses: Vec<String> = endpoint.bootstrap_servers.split(',').map(|address| address.trim().to_owned()).collect();
     reach::probe(&addresses).await.map_err(Fault::unreachable)?;
 
-    let mut config = ClientConfig::new();
-    for (key, value) in &endpoint.properties {
-        config.set(key, value);
-    }
-    config
-        .set("bootstrap.servers", &endpoint.bootstrap_servers)
-        .set("client.id", "tapeline-operator")
-        .set("allow.auto.create.topics", "false")
-        .set("socket.connection.setup.timeout.ms", CONNECT_TIMEOUT.as_millis().to_string())
-        .set("socket.timeout.ms", "10000")
-        .set("reconnect.backoff.max.ms", "2000");
+    let mut config = config(endpoint);
     let task = tokio::task::spawn_blocking(move || {
         let trouble = Trouble::default();
         let consumer = BaseConsumer::from_config_and_context(&config, Watch(trouble.clone())).map_err(|error| fault(&error, &trouble))?;
@@ -204,6 +199,25 @@ async fn connect(endpoint: &Endpoint) -> Result<Natives, Fault> {
         Ok(Natives { inner: Some(Inner { consumer, admin }), trouble })
     });
     task.await.unwrap_or_else(|error| Err(Fault::failed(error.to_string())))
+}
+
+/// What both clients are made of: what the pipeline's own clients use, and what the operator needs, which wins.
+fn config(endpoint: &Endpoint) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    for (key, value) in &endpoint.properties {
+        config.set(key, value);
+    }
+    config
+        .set("bootstrap.servers", &endpoint.bootstrap_servers)
+        .set("client.id", "tapeline-operator")
+        .set("allow.auto.create.topics", "false")
+        .set("socket.connection.setup.timeout.ms", CONNECT_TIMEOUT.as_millis().to_string())
+        .set("socket.timeout.ms", "10000")
+        .set("reconnect.backoff.max.ms", "2000")
+        // Both would fill queues that are looked at once in five minutes, if at all.
+        .set("statistics.interval.ms", "0")
+        .remove("debug");
+    config
 }
 
 /// Serves librdkafka's log and errors, which wait in the consumer's queue.
@@ -308,6 +322,14 @@ mod tests {
     #[case("[thrd:b:1/1]: b:1/1: Disconnected (after 12ms in state UP, 3 identical error(s) suppressed)", "b:1/1: Disconnected")]
     fn a_reason_does_not_change_from_one_attempt_to_the_next(#[case] reason: &str, #[case] text: &str) {
         assert_eq!(plain(reason), text);
+    }
+
+    #[test]
+    fn what_a_pipeline_sets_for_its_clients_does_not_fill_the_operators_queues() {
+        let properties = [("statistics.interval.ms", "100"), ("debug", "all"), ("security.protocol", "ssl")];
+        let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let config = config(&Endpoint { bootstrap_servers: "kafka.data:9092".into(), properties });
+        assert_eq!((config.get("statistics.interval.ms"), config.get("debug"), config.get("security.protocol")), (Some("0"), None, Some("ssl")));
     }
 
     #[test]

@@ -27,16 +27,16 @@ pub(super) async fn describe(natives: &Arc<Natives>, desired: &Desired, endpoint
 
     // A broker's view lags behind the controller's: a topic that was created a moment ago must not be taken for lost, since that would be told and counted.
     for topic in desired.topics.iter().filter(|topic| topic.role != Role::LookedUp).map(|topic| &topic.name) {
-        if matches!(seen.get(topic), Some(Seen::Missing)) && exists_on_controller(natives, topic).await? {
-            let found = wait_for(natives, topic, 1).await?;
-            seen.insert(topic.clone(), Seen::There(found));
+        if matches!(seen.get(topic), Some(Seen::Missing)) {
+            seen.insert(topic.clone(), ask_controller(natives, topic).await?);
         }
     }
 
     let mut actual = Actual { cluster_id: natives.cluster_id()?, topics: BTreeMap::new(), denied: BTreeMap::new() };
     let mut denied = |topic: &TopicName, right: &str| {
+        let what = if right == "CREATE" { "create" } else { "look at" };
         let message = format!(
-            "the Kafka brokers at {} do not let this client look at topic {:?}: grant {right} on it to the client's user",
+            "the Kafka brokers at {} do not let this client {what} topic {:?}: grant {right} on it to the client's user",
             endpoint.bootstrap_servers,
             topic.as_str()
         );
@@ -45,7 +45,7 @@ pub(super) async fn describe(natives: &Arc<Natives>, desired: &Desired, endpoint
     for (name, seen) in &seen {
         match seen {
             Seen::There(topic) => _ = actual.topics.insert(name.clone(), topic.clone()),
-            Seen::Denied => denied(name, "DESCRIBE"),
+            Seen::Denied(right) => denied(name, right),
             Seen::Missing => {}
         }
     }
@@ -69,7 +69,7 @@ fn with_settings(desired: &Desired) -> BTreeSet<&TopicName> {
         match &topic.role {
             Role::Managed { .. } => _ = wanted.insert(&topic.name),
             Role::DeadLetter { source } => wanted.extend([&topic.name, source]),
-            Role::LookedUp => {}
+            Role::LookedUp | Role::Taken { .. } => {}
         }
     }
     wanted
@@ -78,7 +78,8 @@ fn with_settings(desired: &Desired) -> BTreeSet<&TopicName> {
 enum Seen {
     There(ActualTopic),
     Missing,
-    Denied,
+    /// Without this right.
+    Denied(&'static str),
 }
 
 /// Partitions and copies, as one broker sees them, without settings.
@@ -86,7 +87,9 @@ async fn metadata(natives: &Arc<Natives>, names: &[TopicName]) -> Result<BTreeMa
     let (natives, names) = (Arc::clone(natives), names.to_vec());
     let task = tokio::task::spawn_blocking(move || {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
-        names.into_iter().map(|name| look(&natives, &name, deadline).map(|seen| (name, seen))).collect()
+        let seen = names.into_iter().map(|name| look(&natives, &name, deadline).map(|seen| (name, seen))).collect();
+        natives.drain();
+        seen
     });
     task.await.unwrap_or_else(|error| Err(Fault::failed(error.to_string())))
 }
@@ -97,7 +100,7 @@ fn look(natives: &Natives, name: &TopicName, deadline: Instant) -> Result<Seen, 
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name.as_str()) else { return Ok(Seen::Missing) };
     match topic.error().map(RDKafkaErrorCode::from) {
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(Seen::Missing),
-        Some(code) if is_denied(code) => return Ok(Seen::Denied),
+        Some(code) if is_denied(code) => return Ok(Seen::Denied("DESCRIBE")),
         // Without a leader it is there all the same.
         Some(RDKafkaErrorCode::LeaderNotAvailable) | None => {}
         Some(code) => return Err(Fault::failed(format!("asking for topic {:?}: {code}", name.as_str()))),
@@ -130,10 +133,32 @@ pub(super) async fn wait_for(natives: &Arc<Natives>, name: &TopicName, partition
     }
 }
 
-/// Asks the controller whether it would create `name`, without creating it.
-async fn exists_on_controller(natives: &Natives, name: &TopicName) -> Result<bool, Fault> {
+/// Asks the controller whether it would create `name`, without creating it, and so whether it has it.
+async fn ask_controller(natives: &Arc<Natives>, name: &TopicName) -> Result<Seen, Fault> {
     let answer = would_create(natives, &NewTopic::new(name.as_str(), -1, TopicReplication::Fixed(-1))).await?;
-    Ok(answer == Err(RDKafkaErrorCode::TopicAlreadyExists))
+    match exists(answer) {
+        Ok(true) => Ok(Seen::There(wait_for(natives, name, 1).await?)),
+        Ok(false) => Ok(Seen::Missing),
+        Err(code) if is_denied(code) => Ok(Seen::Denied("CREATE")),
+        Err(code) => Err(natives.fault(&KafkaError::AdminOp(code))),
+    }
+}
+
+/// What the controller's answer to a creation says of whether the topic is there. One that is busy, or not the controller any longer, says nothing.
+const fn exists(answer: Result<(), RDKafkaErrorCode>) -> Result<bool, RDKafkaErrorCode> {
+    match answer {
+        Err(RDKafkaErrorCode::TopicAlreadyExists) => Ok(true),
+        // It looks whether the topic is there before it looks at what was asked for.
+        Ok(())
+        | Err(
+            RDKafkaErrorCode::InvalidConfig
+            | RDKafkaErrorCode::InvalidPartitions
+            | RDKafkaErrorCode::InvalidReplicationFactor
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::PolicyViolation,
+        ) => Ok(false),
+        Err(code) => Err(code),
+    }
 }
 
 /// The controller's answer to the creation of `topic`, which is only validated.
@@ -177,4 +202,21 @@ fn own(resource: ConfigResource) -> Settings {
     let max = resource.get(MAX_MESSAGE_BYTES).and_then(|entry| entry.value.as_deref()?.parse().ok());
     let own = resource.entries.into_iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
     (own.map(|entry| (entry.name, entry.value)).collect(), max)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::there(Err(RDKafkaErrorCode::TopicAlreadyExists), Ok(true))]
+    #[case::free(Ok(()), Ok(false))]
+    #[case::free_with_too_few_brokers(Err(RDKafkaErrorCode::InvalidReplicationFactor), Ok(false))]
+    #[case::busy(Err(RDKafkaErrorCode::RequestTimedOut), Err(RDKafkaErrorCode::RequestTimedOut))]
+    #[case::another_controller(Err(RDKafkaErrorCode::NotController), Err(RDKafkaErrorCode::NotController))]
+    fn only_an_answer_tells_that_a_topic_is_not_there(#[case] answer: Result<(), RDKafkaErrorCode>, #[case] is_there: Result<bool, RDKafkaErrorCode>) {
+        assert_eq!(exists(answer), is_there);
+    }
 }

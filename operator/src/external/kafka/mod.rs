@@ -75,6 +75,11 @@ pub enum Role {
     },
     /// Declared as somebody else's, or only named by a stream or producer.
     LookedUp,
+    /// Declared, but managed by another pipeline: only one can, or each would undo the other's settings.
+    Taken {
+        /// That pipeline, `namespace/name`.
+        by: String,
+    },
     /// Named as a stream's dead-letter topic and not declared: created when missing, shared between pipelines.
     DeadLetter {
         /// The stream's topic, whose partitions and largest message decide.
@@ -158,5 +163,19 @@ fn text(value: &IntOrString) -> String {
     match value {
         IntOrString::Int(number) => number.to_string(),
         IntOrString::String(text) => text.clone(),
+    }
+}
+
+/// Whether two values of a setting mean the same: Kafka writes numbers, booleans and lists back in its own spelling.
+fn same(actual: &str, declared: &str) -> bool {
+    let list = |text: &str| text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_ascii_lowercase).collect::<Vec<_>>();
+    let number = |text: &str| text.trim().parse::<i64>().ok();
+    let float = |text: &str| text.trim().parse::<f64>().ok();
+    match (number(actual), number(declared)) {
+        (Some(actual), Some(declared)) => actual == declared,
+        _ => match (float(actual), float(declared)) {
+            (Some(actual), Some(declared)) => actual.total_cmp(&declared).is_eq(),
+            _ => actual == declared || list(actual) == list(declared),
+        },
     }
 }

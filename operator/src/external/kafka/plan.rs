@@ -9,8 +9,8 @@ use tapeline_api::names::TopicName;
 use tapeline_api::pipeline::status::{Origin, ResourceKind, ResourceStatus, TopicStatus};
 
 use super::describe::MAX_MESSAGE_BYTES;
-use super::{Actual, ActualTopic, Contested, Desired, DesiredTopic, Role};
-use crate::external::{ExternalError, Loss, Node, NodeState, Recorded, Records, Refusal, RefusalReason};
+use super::{Actual, ActualTopic, Contested, Desired, DesiredTopic, Role, same};
+use crate::external::{ExternalError, Loss, Node, NodeState, Owner, Recorded, Records, Refusal, RefusalReason};
 
 /// What a dead-letter topic takes beyond its source: a bad record with its headers.
 pub(super) const DEAD_LETTER_ROOM: i64 = 64 * 1024;
@@ -20,6 +20,8 @@ pub(super) const DEAD_LETTER_ROOM: i64 = 64 * 1024;
 pub struct Plan {
     /// The cluster's id.
     pub cluster_id: String,
+    /// This pipeline.
+    pub owner: Owner,
     /// Each topic, in the order of the specification, dead letters behind their sources.
     pub topics: Vec<TopicPlan>,
 }
@@ -106,7 +108,7 @@ impl Plan {
 
 /// What must happen to `actual` so that it serves `desired`. Never holds an operation that destroys: what would need one is refused.
 #[must_use]
-pub fn plan(desired: &Desired, actual: &Actual, recorded: Recorded<'_>, contested: &Contested) -> Plan {
+pub fn plan(desired: &Desired, actual: &Actual, recorded: Recorded<'_>, owner: &Owner, contested: &Contested) -> Plan {
     let topics = desired.topics.iter().map(|topic| {
         let context = Context { topic, actual, recorded, contested };
         match (actual.denied.get(&topic.name), actual.topics.get(&topic.name)) {
@@ -115,7 +117,7 @@ pub fn plan(desired: &Desired, actual: &Actual, recorded: Recorded<'_>, conteste
             (None, None) => context.missing(desired),
         }
     });
-    Plan { cluster_id: actual.cluster_id.clone(), topics: topics.collect() }
+    Plan { cluster_id: actual.cluster_id.clone(), owner: owner.clone(), topics: topics.collect() }
 }
 
 #[derive(Clone, Copy)]
@@ -165,6 +167,15 @@ impl Context<'_> {
         }
     }
 
+    fn taken(&self, manager: &str) -> TopicPlan {
+        let message = format!(
+            "topic {:?} is managed by pipeline {manager}, which is older; only one pipeline can manage it: take it out of spec.kafka.topics here (streams and \
+            producers may name it all the same), or out of the other pipeline",
+            self.name()
+        );
+        self.settled(NodeState::Refused(vec![Refusal::new(RefusalReason::ResourceConflict, &self.topic.field, message)]), None)
+    }
+
     fn loss(&self) -> String {
         format!(
             "topic {:?} had been deleted and was created again, empty: records that no query had read are gone, and the queries go on with what comes from now on; \
@@ -188,6 +199,7 @@ impl Context<'_> {
                 self.create(vec![create], config.keys().cloned().collect())
             }
             Role::DeadLetter { source } => self.missing_dead_letters(desired, source),
+            Role::Taken { by } => self.taken(by),
         }
     }
 
@@ -236,8 +248,13 @@ impl Context<'_> {
     fn existing(&self, there: &ActualTopic) -> TopicPlan {
         let status =
             |incarnation, config_keys| Some(TopicStatus { name: self.topic.name.clone(), partitions: Some(there.partitions), incarnation, config_keys });
+        if let Role::Taken { by } = &self.topic.role {
+            return self.taken(by);
+        }
         if self.topic.role == Role::LookedUp {
-            return TopicPlan { status: status(None, Vec::new()), ..self.settled(NodeState::AsDeclared, None) };
+            // The pipeline may have created it once, and may do so again.
+            let incarnation = self.recorded_topic().and_then(|topic| topic.incarnation);
+            return TopicPlan { status: status(incarnation, Vec::new()), ..self.settled(NodeState::AsDeclared, None) };
         }
         let (origin, incarnation) = match self.recorded_origin() {
             Some(Origin::Created) => (Origin::Created, self.incarnation()),
@@ -257,7 +274,7 @@ impl Context<'_> {
                 self.fit(&mut plan, there, source);
                 Vec::new()
             }
-            Role::LookedUp => Vec::new(),
+            Role::LookedUp | Role::Taken { .. } => Vec::new(),
         };
         // What was set before stays ours, and what may have been set when an answer was lost becomes ours: it is put back once it is no longer declared.
         let ours: BTreeSet<String> = self.recorded_topic().map(|topic| topic.config_keys.clone()).unwrap_or_default().into_iter().collect();
@@ -371,20 +388,6 @@ fn replication_note(name: &str, there: &ActualTopic, declared: Option<i32>) -> O
             kafka-reassign-partitions.sh, or declare {actual}"
         )
     })
-}
-
-/// Whether two values of a setting mean the same: Kafka writes numbers, booleans and lists back in its own spelling.
-fn same(actual: &str, declared: &str) -> bool {
-    let list = |text: &str| text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_ascii_lowercase).collect::<Vec<_>>();
-    let number = |text: &str| text.trim().parse::<i64>().ok();
-    let float = |text: &str| text.trim().parse::<f64>().ok();
-    match (number(actual), number(declared)) {
-        (Some(actual), Some(declared)) => actual == declared,
-        _ => match (float(actual), float(declared)) {
-            (Some(actual), Some(declared)) => actual.total_cmp(&declared).is_eq(),
-            _ => actual == declared || list(actual) == list(declared),
-        },
-    }
 }
 
 #[cfg(test)]

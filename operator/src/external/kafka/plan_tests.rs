@@ -4,6 +4,10 @@ use super::*;
 
 const CLUSTER: &str = "c";
 
+fn owner() -> Owner {
+    Owner::new("k", "trading", "volume")
+}
+
 fn topic(name: &str) -> TopicName {
     name.parse().unwrap()
 }
@@ -35,7 +39,7 @@ fn status(partitions: Option<i32>, incarnation: Option<i64>, keys: &[&str]) -> T
 
 /// The plan for the one topic `t`.
 fn single(role: Role, actual: &Actual, resources: &[ResourceStatus], topics: &[TopicStatus]) -> TopicPlan {
-    let plan = plan(&desired(role), actual, Recorded { topics, resources }, &Contested::default());
+    let plan = plan(&desired(role), actual, Recorded { topics, resources }, &owner(), &Contested::default());
     plan.topics.into_iter().next().unwrap()
 }
 
@@ -110,7 +114,7 @@ fn a_contested_setting_is_left_alone() {
     let (resources, topics) = ([resource(Origin::Created)], [status(Some(1), Some(1), &["retention.ms"])]);
     let actual = actual(&[("t", there(1, &[("retention.ms", "6")]))]);
     let recorded = Recorded { topics: &topics, resources: &resources };
-    let plan = plan(&desired(managed(None, &[("retention.ms", "5")])), &actual, recorded, &contested);
+    let plan = plan(&desired(managed(None, &[("retention.ms", "5")])), &actual, recorded, &owner(), &contested);
     assert!(plan.is_empty());
     assert_eq!(refusals(&plan.topics[0].state), vec![(RefusalReason::ConfigContested, "spec.kafka.topics[0].config.retention.ms")]);
 }
@@ -172,6 +176,24 @@ fn what_is_only_looked_at_is_awaited_and_never_created() {
 }
 
 #[test]
+fn what_is_only_looked_at_keeps_its_incarnation() {
+    let plan = single(Role::LookedUp, &actual(&[("t", there(1, &[]))]), &[resource(Origin::Released)], &[status(Some(1), Some(3), &["retention.ms"])]);
+    assert_eq!((plan.origin, plan.status), (None, Some(status(Some(1), Some(3), &[]))));
+}
+
+#[rstest]
+#[case::there(&[("t", there(9, &[]))])]
+#[case::missing(&[])]
+fn what_another_pipeline_manages_is_refused_and_left_alone(#[case] topics: &[(&str, ActualTopic)]) {
+    let recorded = status(Some(9), Some(1), &["retention.ms"]);
+    let plan = single(Role::Taken { by: "other/sales".into() }, &actual(topics), &[resource(Origin::Adopted)], std::slice::from_ref(&recorded));
+    assert_eq!((plan.ops, plan.origin, plan.status, plan.loss), (vec![], None, Some(recorded), None));
+    assert_eq!(refusals(&plan.state), vec![(RefusalReason::ResourceConflict, "spec.kafka.topics[0]")]);
+    let NodeState::Refused(refusals) = plan.state else { panic!() };
+    assert!(refusals[0].message.starts_with("topic \"t\" is managed by pipeline other/sales"), "{}", refusals[0].message);
+}
+
+#[test]
 fn a_topic_that_may_not_be_looked_at_waits_under_its_own_field() {
     let mut actual = actual(&[]);
     let error = ExternalError { class: crate::external::ErrorClass::Denied, field: String::new(), message: "no".into() };
@@ -204,7 +226,7 @@ fn dead_letters_take_after_their_source() {
 fn dead_letters_of_a_topic_that_is_created_in_the_same_plan_are_fitted_behind_it() {
     let mut desired = desired(dead_letters());
     desired.topics.insert(0, DesiredTopic { name: topic("source"), field: "spec.kafka.topics[0]".into(), role: managed(Some(4), &[]) });
-    let plan = plan(&desired, &actual(&[]), Recorded::default(), &Contested::default());
+    let plan = plan(&desired, &actual(&[]), Recorded::default(), &owner(), &Contested::default());
     assert_eq!(plan.topics[1].ops, vec![create(4), Op::FitDeadLetters { source: topic("source") }]);
 }
 

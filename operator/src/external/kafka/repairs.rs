@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tapeline_api::names::TopicName;
 
+use crate::external::Owner;
+
 const WINDOW: Duration = Duration::from_hours(1);
 const LIMIT: usize = 3;
 
@@ -13,8 +15,8 @@ const LIMIT: usize = 3;
 #[derive(Debug, Clone, Default)]
 pub struct Repairs(Arc<Mutex<History>>);
 
-/// When a key of a topic of a cluster was set to which value.
-type History = HashMap<(String, TopicName, String), Vec<(Instant, String)>>;
+/// When a pipeline set a key of a topic of a cluster to which value. By pipeline: of two that fight over a key, each only ever sets its own value.
+type History = HashMap<(Owner, String, TopicName, String), Vec<(Instant, String)>>;
 
 /// Settings that are left alone for now, as topic, key and value: putting another value into the specification is a new attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,28 +38,29 @@ impl Contested {
 
 impl Repairs {
     /// A setting that was ours differed, and was set again.
-    pub(super) fn note(&self, cluster: &str, topic: &TopicName, key: &str, value: &str) {
-        self.note_at(Instant::now(), cluster, topic, key, value);
+    pub(super) fn note(&self, owner: &Owner, cluster: &str, topic: &TopicName, key: &str, value: &str) {
+        self.note_at(Instant::now(), owner, cluster, topic, key, value);
     }
 
-    fn note_at(&self, now: Instant, cluster: &str, topic: &TopicName, key: &str, value: &str) {
+    fn note_at(&self, now: Instant, owner: &Owner, cluster: &str, topic: &TopicName, key: &str, value: &str) {
         let mut history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        history.entry((cluster.to_owned(), topic.clone(), key.to_owned())).or_default().push((now, value.to_owned()));
+        history.entry((owner.clone(), cluster.to_owned(), topic.clone(), key.to_owned())).or_default().push((now, value.to_owned()));
     }
 
-    /// What is contested in a cluster.
+    /// What is contested in a cluster for a pipeline.
     #[must_use]
-    pub fn contested(&self, cluster: &str) -> Contested {
-        self.contested_at(Instant::now(), cluster)
+    pub fn contested(&self, owner: &Owner, cluster: &str) -> Contested {
+        self.contested_at(Instant::now(), owner, cluster)
     }
 
-    fn contested_at(&self, now: Instant, cluster: &str) -> Contested {
+    fn contested_at(&self, now: Instant, owner: &Owner, cluster: &str) -> Contested {
         let mut history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for sets in history.values_mut() {
             sets.retain(|(when, _)| now.saturating_duration_since(*when) < WINDOW);
         }
         history.retain(|_, sets| !sets.is_empty());
-        let contested = history.iter().filter(|((of, ..), _)| of == cluster).filter_map(|((_, topic, key), sets)| {
+        let ours = history.iter().filter(|((by, of, ..), _)| by == owner && of == cluster);
+        let contested = ours.filter_map(|((_, _, topic, key), sets)| {
             let (_, last) = sets.last()?;
             // Another value in between was a change of the specification, which starts the count anew.
             let repairs = sets.iter().rev().take_while(|(_, value)| value == last).count();
@@ -71,19 +74,36 @@ impl Repairs {
 mod tests {
     use super::*;
 
+    fn owner() -> Owner {
+        Owner::new("k", "trading", "volume")
+    }
+
     #[test]
     fn the_fourth_repair_within_an_hour_is_not_made() {
         let (repairs, start) = (Repairs::default(), Instant::now());
         let topic: TopicName = "t".parse().unwrap();
         let minute = Duration::from_mins(1);
+        let is_contested = |minutes, cluster, value| repairs.contested_at(start + minute * minutes, &owner(), cluster).contains(&topic, "retention.ms", value);
         for n in 0..3 {
-            assert!(!repairs.contested_at(start + minute * n, "c").contains(&topic, "retention.ms", "1"));
-            repairs.note_at(start + minute * n, "c", &topic, "retention.ms", "1");
+            assert!(!is_contested(n, "c", "1"));
+            repairs.note_at(start + minute * n, &owner(), "c", &topic, "retention.ms", "1");
         }
-        assert!(repairs.contested_at(start + minute * 3, "c").contains(&topic, "retention.ms", "1"));
-        assert!(!repairs.contested_at(start + minute * 3, "another").contains(&topic, "retention.ms", "1"));
-        assert!(!repairs.contested_at(start + minute * 3, "c").contains(&topic, "retention.ms", "2"), "another value is a new attempt");
-        assert!(!repairs.contested_at(start + minute * 63, "c").contains(&topic, "retention.ms", "1"), "an hour later");
+        assert!(is_contested(3, "c", "1"));
+        assert!(!is_contested(3, "another", "1"));
+        assert!(!is_contested(3, "c", "2"), "another value is a new attempt");
+        assert!(!is_contested(63, "c", "1"), "an hour later");
+    }
+
+    #[test]
+    fn of_two_pipelines_that_fight_each_is_told() {
+        let (repairs, other) = (Repairs::default(), Owner::new("k", "other", "sales"));
+        let topic: TopicName = "t".parse().unwrap();
+        for _ in 0..3 {
+            repairs.note(&owner(), "c", &topic, "retention.ms", "1");
+            repairs.note(&other, "c", &topic, "retention.ms", "2");
+        }
+        assert!(repairs.contested(&owner(), "c").contains(&topic, "retention.ms", "1"));
+        assert!(repairs.contested(&other, "c").contains(&topic, "retention.ms", "2"));
     }
 
     #[test]
@@ -91,8 +111,8 @@ mod tests {
         let repairs = Repairs::default();
         let topic: TopicName = "t".parse().unwrap();
         for value in ["1", "2", "3", "4"] {
-            repairs.note("c", &topic, "retention.ms", value);
+            repairs.note(&owner(), "c", &topic, "retention.ms", value);
         }
-        assert_eq!(repairs.contested("c"), Contested::default());
+        assert_eq!(repairs.contested(&owner(), "c"), Contested::default());
     }
 }

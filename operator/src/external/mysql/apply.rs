@@ -121,13 +121,14 @@ async fn carry_out(client: &Client, plan: &Plan, node: &NodePlan, guard: &Guard)
     let mut lease = client.lease().await?;
     let mut in_database = false;
     for op in &node.ops {
-        guard.check().map_err(|error| Fault { class: error.class, detail: error.message })?;
         if !in_database && !matches!(op, Op::CreateDatabase(_)) {
             // Tapeline's own tables and the text of views name no database. USE is not for the protocol of prepared statements.
             let statement = format!("USE {}", plan.database.backticked());
             within(REQUEST_TIMEOUT, sqlx::raw_sql(AssertSqlSafe(statement)).execute(lease.connection())).await.map_err(|error| error.fault())?;
             in_database = true;
         }
+        // Behind all that may take longer than the lease lasts: a free connection, an answer to USE.
+        guard.check().map_err(|error| Fault { class: error.class, detail: error.message })?;
         if let Op::LoadRows(load) = op {
             // sqlx's transactions do not bear being dropped half-way, so this one runs in a task of its own, which goes on if nobody waits for it.
             let (load, field) = (load.clone(), node.node.field.clone());
@@ -250,7 +251,7 @@ async fn load_rows(connection: &mut MySqlConnection, load: &Load, field: &str) -
         Ok(()) => Ok(()),
         Err(TimedError::Answer(error)) => Err(match errors::refusal(&error) {
             Some(message) => {
-                Failure::Refused(Refusal::new(RefusalReason::InvalidSpec, format!("{field}.rowsFrom"), format!("MySQL does not take these rows: {message}")))
+                Failure::Refused(Refusal::new(RefusalReason::BadRows, format!("{field}.rowsFrom"), format!("MySQL does not take these rows: {message}")))
             }
             None => errors::fault(&error).into(),
         }),

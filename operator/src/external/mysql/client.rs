@@ -86,7 +86,7 @@ impl Client {
     /// Fails if the server does not answer, or refuses this user.
     pub async fn describe(&self, desired: &Desired) -> Result<Actual, ExternalError> {
         let mut lease = self.lease().await.map_err(|fault| self.endpoint.error(&fault))?;
-        match super::describe::describe(lease.connection(), desired).await {
+        match super::describe::describe(lease.connection(), desired, &self.endpoint).await {
             Ok(actual) => {
                 lease.give_back();
                 Ok(actual)

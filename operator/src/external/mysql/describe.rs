@@ -7,15 +7,19 @@ use sqlx::{AssertSqlSafe, FromRow};
 use tapeline_api::names::SqlName;
 use tapeline_api::progress::{PROGRESS_TABLE, RESOURCES_TABLE};
 
-use super::client::within;
+use super::client::{TimedError, execute, within};
+use super::ddl::{is_key, qualified};
 use super::shape::{self, ColumnShape, IndexShape, TableShape};
-use super::{Actual, COUNTED, Desired, DesiredTable, ViewShape};
-use crate::external::REQUEST_TIMEOUT;
+use super::{Actual, COUNTED, Desired, DesiredTable, Endpoint, ViewShape, errors};
 use crate::external::breaker::Fault;
 use crate::external::ownership::OwnerRow;
+use crate::external::{ErrorClass, REQUEST_TIMEOUT};
+
+/// How long MySQL may count. Less than a request may take, so that the answer is MySQL's and the connection stays good.
+const COUNT_TIMEOUT_MS: u32 = 2_000;
 
 /// What is there.
-pub(super) async fn describe(connection: &mut MySqlConnection, desired: &Desired) -> Result<Actual, Fault> {
+pub(super) async fn describe(connection: &mut MySqlConnection, desired: &Desired, endpoint: &Endpoint) -> Result<Actual, Fault> {
     let database = &desired.database;
     let server: Vec<(String,)> = rows(connection, "SELECT @@server_uuid", &[]).await?;
     let mut actual = Actual { server_uuid: server.into_iter().next().map(|(uuid,)| uuid).unwrap_or_default(), ..Actual::default() };
@@ -23,6 +27,9 @@ pub(super) async fn describe(connection: &mut MySqlConnection, desired: &Desired
         rows(connection, "SELECT CAST(schema_name AS CHAR) FROM information_schema.schemata WHERE schema_name = ?", &[database.as_str()]).await?;
     actual.database = !found.is_empty();
     if !actual.database {
+        let use_it = format!("USE {}", database.backticked());
+        let answer = within(REQUEST_TIMEOUT, sqlx::raw_sql(AssertSqlSafe(use_it)).execute(connection)).await;
+        confirm_absence(answer.map(|_| ()), &format!("database {database}"))?;
         return Ok(actual);
     }
 
@@ -39,6 +46,19 @@ pub(super) async fn describe(connection: &mut MySqlConnection, desired: &Desired
     let names: Vec<SqlName> = desired.tables.iter().map(|table| &table.table.name).chain(desired.views.iter().map(|view| &view.view.name)).cloned().collect();
     actual.tables = tables(connection, database, &names).await?;
     actual.views = views(connection, database, &names).await?;
+    for (table, is_there) in [(PROGRESS_TABLE, actual.progress_table), (RESOURCES_TABLE, actual.owners.is_some())] {
+        if !is_there {
+            confirm_no_table(connection, &format!("{}.{table}", database.backticked())).await?;
+        }
+    }
+    for table in desired.tables.iter().map(|table| &table.table.name) {
+        if !actual.tables.contains_key(table) && !actual.views.contains_key(table) {
+            match confirm_no_table(connection, &qualified(database, table)).await {
+                Err(fault) if fault.class == ErrorClass::Denied => _ = actual.denied.insert(table.clone(), endpoint.error(&fault)),
+                confirmed => confirmed?,
+            }
+        }
+    }
     for table in &desired.tables {
         if actual.tables.get(&table.table.name).is_some_and(|shape| is_counted(table, shape)) {
             actual.rows.insert(table.table.name.clone(), count(connection, database, &table.table.name).await?);
@@ -47,17 +67,45 @@ pub(super) async fn describe(connection: &mut MySqlConnection, desired: &Desired
     Ok(actual)
 }
 
-/// Whether the number of rows decides what may be done: something is to be added or changed that touches each row.
+/// `information_schema` leaves out what the user has no right to, so that a grant that was revoked looks like a database that was dropped.
+async fn confirm_no_table(connection: &mut MySqlConnection, table: &str) -> Result<(), Fault> {
+    let statement = format!("SELECT 1 FROM {table} LIMIT 0");
+    confirm_absence(execute(connection, &statement, REQUEST_TIMEOUT).await, &format!("table {table}"))
+}
+
+/// `answer` is that to a statement which needs `what`.
+fn confirm_absence(answer: Result<(), TimedError>, what: &str) -> Result<(), Fault> {
+    match answer {
+        Ok(()) => Err(Fault::failed(format!("{what} appeared a moment ago; it is looked at again"))),
+        Err(TimedError::Answer(error)) if errors::is_absence(&error) => Ok(()),
+        Err(error) => Err(match error.fault() {
+            // MySQL's own text names the client's address, which changes with the operator's pod.
+            fault if fault.class == ErrorClass::Denied => Fault::denied(format!("it has no right to look at {what}")),
+            fault => fault,
+        }),
+    }
+}
+
+/// Whether the number of rows decides what may be done: something is to be added or changed that touches each row. Columns of the key take no nulls, whatever
+/// is declared.
 fn is_counted(desired: &DesiredTable, shape: &TableShape) -> bool {
     desired.table.columns.iter().any(|column| {
-        shape.column(column.name.as_str()).map_or(!column.nullable, |actual| !shape::serves(actual.type_, column.type_) || actual.nullable != column.nullable)
+        let key = is_key(&desired.table, &column.name);
+        shape
+            .column(column.name.as_str())
+            .map_or(!column.nullable && !key, |actual| !shape::serves(actual.type_, column.type_) || (actual.nullable != column.nullable && !key))
     })
 }
 
+/// Rows that cannot be counted in a moment are many.
 async fn count(connection: &mut MySqlConnection, database: &SqlName, table: &SqlName) -> Result<u64, Fault> {
-    let statement = format!("SELECT COUNT(*) FROM (SELECT 1 FROM {}.{} LIMIT {COUNTED}) AS counted", database.backticked(), table.backticked());
-    let found: Vec<(i64,)> = rows(connection, &statement, &[]).await?;
-    Ok(found.first().and_then(|(count,)| u64::try_from(*count).ok()).unwrap_or(COUNTED))
+    let table = qualified(database, table);
+    let statement = format!("SELECT /*+ MAX_EXECUTION_TIME({COUNT_TIMEOUT_MS}) */ COUNT(*) FROM (SELECT 1 FROM {table} LIMIT {COUNTED}) AS counted");
+    match within(REQUEST_TIMEOUT, sqlx::query_as::<_, (i64,)>(AssertSqlSafe(statement)).persistent(false).fetch_one(connection)).await {
+        Ok((count,)) => Ok(u64::try_from(count).unwrap_or(COUNTED)),
+        Err(TimedError::Answer(error)) if errors::is_out_of_time(&error) => Ok(COUNTED),
+        Err(error) => Err(error.fault()),
+    }
 }
 
 /// The rows that `statement` returns for `values`.
@@ -173,4 +221,41 @@ async fn views(connection: &mut MySqlConnection, database: &SqlName, names: &[Sq
 /// One view.
 pub(super) async fn view(connection: &mut MySqlConnection, database: &SqlName, name: &SqlName) -> Result<Option<ViewShape>, Fault> {
     Ok(views(connection, database, std::slice::from_ref(name)).await?.remove(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    fn desired(nullable: bool) -> DesiredTable {
+        let columns = json!([{"name": "ticker", "type": "varchar(16)"}, {"name": "shares", "type": "int", "nullable": nullable}]);
+        let table = serde_json::from_value(json!({"name": "profile", "columns": columns, "primaryKey": ["ticker"]})).unwrap();
+        DesiredTable { table, field: "spec.mysql.tables[0]".into(), rows: None }
+    }
+
+    fn shape(columns: &[(&str, &str, bool)]) -> TableShape {
+        let column =
+            |&(name, type_, nullable): &(&str, &str, bool)| ColumnShape { name: name.into(), type_: type_.parse().ok(), nullable, ..ColumnShape::default() };
+        TableShape { columns: columns.iter().map(column).collect(), primary_key: vec!["ticker".into()], ..TableShape::default() }
+    }
+
+    #[rstest]
+    #[case::as_declared(true, &[("ticker", "varchar(16)", false), ("shares", "int", true)], false)]
+    #[case::another_type(true, &[("ticker", "varchar(16)", false), ("shares", "smallint", true)], true)]
+    #[case::takes_no_nulls(true, &[("ticker", "varchar(16)", false), ("shares", "int", false)], true)]
+    #[case::lacks_a_column(true, &[("ticker", "varchar(16)", false)], false)]
+    #[case::lacks_a_column_that_takes_no_nulls(false, &[("ticker", "varchar(16)", false)], true)]
+    #[case::lacks_its_key(true, &[("shares", "int", true)], false)]
+    fn rows_are_counted_where_their_number_decides(#[case] nullable: bool, #[case] columns: &[(&str, &str, bool)], #[case] counted: bool) {
+        assert_eq!(is_counted(&desired(nullable), &shape(columns)), counted);
+    }
+
+    #[test]
+    fn what_is_there_was_not_dropped() {
+        let fault = confirm_absence(Ok(()), "table `trading`.`profile`").unwrap_err();
+        assert_eq!((fault.class, fault.detail.as_str()), (ErrorClass::Failed, "table `trading`.`profile` appeared a moment ago; it is looked at again"));
+    }
 }

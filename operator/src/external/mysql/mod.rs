@@ -19,7 +19,7 @@ use tapeline_api::pipeline::mysql::{MySql, MySqlTable, View};
 use tapeline_api::pipeline::status::ResourceKind;
 
 use super::ownership::OwnerRow;
-use super::{Credentials, Node};
+use super::{Credentials, ExternalError, Node};
 
 pub use client::Client;
 pub(in crate::external) use client::Shared;
@@ -121,10 +121,12 @@ impl DesiredView {
 pub struct Actual {
     /// `@@server_uuid`
     pub server_uuid: String,
-    /// Whether the database is there, and this user may see it.
+    /// Whether the database is there.
     pub database: bool,
     /// The base tables of those asked for.
     pub tables: BTreeMap<SqlName, TableShape>,
+    /// Tables that are not among these, and may be there all the same: MySQL does not tell this user.
+    pub denied: BTreeMap<SqlName, ExternalError>,
     /// The views of those asked for.
     pub views: BTreeMap<SqlName, ViewShape>,
     /// How many rows a table has, counted up to [`COUNTED`], for those tables where it decides what may be done.

@@ -9,7 +9,7 @@ use tapeline_api::types::MySqlType;
 
 use super::*;
 use crate::external::mysql::{COUNTED, ColumnShape, IndexShape, TableShape, ViewShape};
-use crate::external::{Owner, RefusalReason};
+use crate::external::{ErrorClass, ExternalError, Owner, RefusalReason};
 
 fn owner() -> Owner {
     Owner::new("c1", "trading", "volume")
@@ -271,6 +271,17 @@ fn a_dropped_table_is_lost_and_its_rows_are_loaded_again() {
 }
 
 #[test]
+fn a_table_that_is_not_shown_to_this_user_is_not_lost() {
+    let mut actual = converged();
+    actual.tables.clear();
+    let error = ExternalError { class: ErrorClass::Denied, field: "spec.mysql.credentialsSecretRef".into(), message: "no".into() };
+    actual.denied.insert(name("profile"), error.clone());
+    let plan = planned(&spec(), &actual, &known());
+    assert_eq!((&plan.nodes[1].state, plan.nodes[1].origin), (&NodeState::Waiting(error), None));
+    assert!(plan.is_empty() && plan.records().is_empty());
+}
+
+#[test]
 fn rows_are_loaded_when_the_file_changes() {
     let spec = spec();
     let mut desired = desired(&spec);
@@ -289,7 +300,7 @@ fn a_bad_file_does_not_stop_its_table() {
     let plan = plan(&desired, &nothing(), Recorded::default(), &owner());
     assert!(ops(&plan.nodes[1]).iter().any(|op| op.starts_with("CREATE TABLE")));
     let NodeState::Refused(refusals) = &plan.nodes[1].state else { panic!() };
-    assert_eq!(refusals[0].field, "spec.mysql.tables[0].rowsFrom");
+    assert_eq!((refusals[0].reason, refusals[0].field.as_str()), (RefusalReason::BadRows, "spec.mysql.tables[0].rowsFrom"));
     assert_eq!(refusals[0].message, "ConfigMap \"profile\" key \"profile.csv\" line 1: table profile has no column \"share\"; did you mean \"shares\"?");
 }
 

@@ -33,6 +33,10 @@ pub(super) fn plan(context: &Context<'_>, desired: &DesiredTable) -> NodePlan {
         plan.refuse(vec![Refusal::new(RefusalReason::ResourceConflict, &desired.field, message)]);
         return plan;
     }
+    if let Some(error) = context.actual.denied.get(&table.name) {
+        plan.state = NodeState::Waiting(error.clone());
+        return plan;
+    }
     let recorded = context.recorded_origin(&plan);
     let target = |origin| context.row(kind, &table.name, origin, hash(&[&ddl::create_table(database, table)]));
     let Some(shape) = context.actual.tables.get(&table.name) else {
@@ -105,7 +109,7 @@ fn load(context: &Context<'_>, plan: &mut NodePlan, desired: &DesiredTable, new:
             plan.ops.push(Op::LoadRows(Load { table: table.name.clone(), primary_key: table.primary_key.clone(), rows, row }));
         }
         Err(problems) => {
-            let refusal = |problem: String| Refusal::new(RefusalReason::InvalidSpec, format!("{}.rowsFrom", desired.field), format!("{source} {problem}"));
+            let refusal = |problem: String| Refusal::new(RefusalReason::BadRows, format!("{}.rowsFrom", desired.field), format!("{source} {problem}"));
             plan.refuse(problems.into_iter().map(refusal).collect());
         }
     }

@@ -1,5 +1,5 @@
-//! Conditions from problems. Pure. What each situation looks like is the table of docs/architecture.md; Helm 4 fails at once and for good on Stalled
-//! (probed), so only what nobody but the author can cure is Stalled.
+//! Conditions from problems. Pure. What each situation looks like is the table of the tests; Helm 4 fails at once and for good on Stalled (probed), so only
+//! what nobody but the author can cure is Stalled.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -14,8 +14,6 @@ const MAX_MESSAGE: usize = 1_500;
 pub struct Health {
     /// Everything that is wrong, the worst first.
     pub problems: Vec<Problem>,
-    /// What is under way while everything works: scaling, one pod of several restarting.
-    pub settling: Vec<Problem>,
     /// Items whose pods do not answer, if any.
     pub unread: Option<Problem>,
     /// Whether it is suspended and all pods are gone.
@@ -79,11 +77,8 @@ pub fn conditions(health: &Health, areas: &[Area]) -> Vec<Said> {
             ((Is::True, Reason::Suspended, message), (Is::False, Reason::Settled, String::new()), not_stalled())
         }
         None => {
-            let reconciling = match health.settling.first() {
-                Some(first) => (Is::True, first.reason, list(health.settling.iter())),
-                None => (Is::False, Reason::Settled, String::new()),
-            };
-            ((Is::True, Reason::Ready, "everything is as declared and runs".to_owned()), reconciling, not_stalled())
+            let message = "everything is as declared and runs".to_owned();
+            ((Is::True, Reason::Ready, message), (Is::False, Reason::Settled, String::new()), not_stalled())
         }
     };
     let mut said = vec![of("Ready", ready), of("Reconciling", reconciling), of("Stalled", stalled)];
@@ -178,7 +173,7 @@ mod tests {
     }
 
     fn health(problems: Vec<Problem>) -> Health {
-        Health { problems, settling: Vec::new(), unread: None, suspended: false }
+        Health { problems, unread: None, suspended: false }
     }
 
     /// The table of rule 6.
@@ -189,7 +184,6 @@ mod tests {
     #[case::bad_sql(health(vec![problem(Cure::Change, Reason::InvalidSQL)]), (Is::False, Reason::InvalidSQL), Is::False, Is::True)]
     #[case::bad_sql_and_a_dead_server(
         health(vec![problem(Cure::Waiting, Reason::KafkaUnreachable), problem(Cure::Change, Reason::InvalidSQL)]), (Is::False, Reason::InvalidSQL), Is::False, Is::True)]
-    #[case::scaling(Health { settling: vec![problem(Cure::Progress, Reason::Progressing)], ..health(vec![]) }, (Is::True, Reason::Ready), Is::True, Is::False)]
     #[case::unread(Health { unread: Some(problem(Cure::Waiting, Reason::StatusUnreachable)), ..health(vec![]) }, (Is::Unknown, Reason::StatusUnreachable), Is::True, Is::False)]
     #[case::suspended(Health { suspended: true, ..health(vec![]) }, (Is::True, Reason::Suspended), Is::False, Is::False)]
     fn what_each_situation_looks_like(#[case] health: Health, #[case] ready: (Is, Reason), #[case] reconciling: Is, #[case] stalled: Is) {

@@ -9,7 +9,7 @@ use tapeline_api::report::ProblemClass;
 use super::Outcome;
 use super::conditions::Health;
 use crate::observer::reports::{ItemView, PodsState};
-use crate::reason::{Area, Problem, Reason};
+use crate::reason::{Area, Cure, Problem, Reason};
 use crate::reconcile::Target;
 use crate::reconcile::apply::ItemResult;
 use crate::reconcile::build::Kind;
@@ -42,7 +42,6 @@ pub(super) struct Outlook {
 #[derive(Debug, Default)]
 struct Findings {
     problems: Vec<Problem>,
-    settling: Vec<Problem>,
     unread: Option<Problem>,
 }
 
@@ -50,6 +49,7 @@ struct Findings {
 #[must_use]
 pub(super) fn look(outcome: &Outcome<'_>) -> Outlook {
     let mut problems = outcome.validated.problems.clone();
+    problems.extend_from_slice(outcome.leftover);
     for (area, system) in outcome.systems.iter() {
         problems.extend(system.problems(area));
     }
@@ -57,14 +57,13 @@ pub(super) fn look(outcome: &Outcome<'_>) -> Outlook {
     if outcome.inputs.mysql_admin.is_some() {
         problems.extend(outcome.inputs.mysql.as_ref().and_then(|found| found.as_ref().err()).cloned());
     }
-    let mut health = Health { problems: Vec::new(), settling: Vec::new(), unread: None, suspended: outcome.target.pipeline.spec.suspend };
+    let mut health = Health { problems: Vec::new(), unread: None, suspended: outcome.target.pipeline.spec.suspend };
     let mut items = Vec::new();
     for result in outcome.items {
         let view = outcome.inputs.reports.get(&(result.plan.kind, result.plan.name.clone())).cloned().unwrap_or_default();
         let findings = findings(outcome, result, &view);
         items.push(item(outcome.target, result, &view, &findings));
         problems.extend(findings.problems);
-        health.settling.extend(findings.settling);
         health.unread = health.unread.or(findings.unread);
     }
     if health.suspended && outcome.pods_left {
@@ -111,9 +110,7 @@ fn rollout(outcome: &Outcome<'_>, result: &ItemResult, live: &Deployment, wanted
     if let Some(refused) = refused {
         findings.problems.push(waiting(format!("pods cannot be created: {}", refused.message.as_deref().unwrap_or_default())));
     } else if is_rolled_out(live) && (ready > 0 || wanted == 0) {
-        if ready < wanted || status.replicas.unwrap_or(0) != wanted {
-            findings.settling.push(Problem::progress(Area::Workers, Reason::Progressing, field, "pods are starting or stopping"));
-        }
+        // Scaling, or one pod of several that restarts, is no trouble.
     } else if let Some(reasons) = stuck {
         findings.problems.push(waiting(reasons.join(", ")));
     } else if is_rolled_out(live) {
@@ -130,9 +127,10 @@ fn reported(result: &ItemResult, view: &ItemView) -> Option<Problem> {
     let reason = match (problem.class, result.plan.kind) {
         (ProblemClass::StoreUnreachable, _) if workload.credentials.iter().any(|credentials| credentials.folder == "mysql") => Reason::MySQLUnreachable,
         (ProblemClass::StoreUnreachable, Kind::Query) => Reason::CassandraUnreachable,
-        (ProblemClass::BadRecord | ProblemClass::OutOfMemory | ProblemClass::InvalidSettings | ProblemClass::Internal, Kind::Producer) => {
-            Reason::ProducerFailed
-        }
+        (
+            ProblemClass::StoreRefuses | ProblemClass::BadRecord | ProblemClass::OutOfMemory | ProblemClass::InvalidSettings | ProblemClass::Internal,
+            Kind::Producer,
+        ) => Reason::ProducerFailed,
         (class, _) => class.into(),
     };
     let field = result.plan.field.clone();
@@ -141,10 +139,23 @@ fn reported(result: &ItemResult, view: &ItemView) -> Option<Problem> {
         (Some(partition), Some(offset)) => format!("{} (partition {partition}, offset {offset})", problem.message),
         _ => problem.message.clone(),
     };
-    if view.state == Some(PodsState::Failed) {
-        Some(Problem::change(Area::Workers, reason, field, message))
-    } else {
-        Some(Problem::waiting(Area::Workers, reason, field, message))
+    Some(Problem { area: Area::Workers, reason, cure: cure(view.state, problem.class), field, message })
+}
+
+/// What makes a problem of the pods go away. What made them stop is not always in the specification: a fault of Tapeline's takes another image, which may come
+/// while Helm waits.
+const fn cure(state: Option<PodsState>, class: ProblemClass) -> Cure {
+    match (state, class) {
+        (
+            Some(PodsState::Failed),
+            ProblemClass::StoreRefuses
+            | ProblemClass::BadRecord
+            | ProblemClass::TooManyBadRecords
+            | ProblemClass::DataLoss
+            | ProblemClass::OutOfMemory
+            | ProblemClass::InvalidSettings,
+        ) => Cure::Change,
+        _ => Cure::Waiting,
     }
 }
 
@@ -184,4 +195,21 @@ pub(super) fn replicas(target: &Target, result: &ItemResult) -> (Option<i32>, Op
     let wanted = if matches!(result.plan.step, Step::Stop) { 0 } else { declared };
     let ready = result.live.as_ref().and_then(|live| live.status.as_ref()).and_then(|status| status.ready_replicas);
     (Some(wanted), Some(ready.unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::a_record_that_stops_the_query(PodsState::Failed, ProblemClass::BadRecord, Cure::Change)]
+    #[case::a_chunk_that_is_too_large(PodsState::Failed, ProblemClass::OutOfMemory, Cure::Change)]
+    #[case::a_fault_of_ours(PodsState::Failed, ProblemClass::Internal, Cure::Waiting)]
+    #[case::a_broker_that_is_away(PodsState::Failed, ProblemClass::KafkaUnreachable, Cure::Waiting)]
+    #[case::a_store_that_is_away(PodsState::Waiting, ProblemClass::StoreUnreachable, Cure::Waiting)]
+    fn only_what_a_change_cures_stalls(#[case] state: PodsState, #[case] class: ProblemClass, #[case] expected: Cure) {
+        assert_eq!(cure(Some(state), class), expected);
+    }
 }

@@ -3,6 +3,7 @@
 //! not hide it, and one that lives in a repository of manifests does no harm.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tapeline_api::names::TopicName;
 use tapeline_api::pipeline::status::{ResourceStatus, TopicStatus, TradingPipelineStatus};
 
 use super::writer::now;
@@ -16,6 +17,8 @@ pub const ACKNOWLEDGE: &str = "tapeline.dev/acknowledge-data-loss";
 
 const HOW_TO_ACKNOWLEDGE: &str = "To acknowledge, set the annotation tapeline.dev/acknowledge-data-loss to this condition's lastTransitionTime.";
 const MAX: usize = 4_000;
+/// Of `status.topics`, in the definition.
+const MAX_TOPICS: usize = 400;
 
 /// Stores what is about to be created, and what was lost.
 pub fn record(status: &mut TradingPipelineStatus, records: Records, generation: i64) {
@@ -44,6 +47,21 @@ pub fn put_topic(topics: &mut Vec<TopicStatus>, topic: TopicStatus) {
         Some(known) => *known = topic,
         None => topics.push(topic),
     }
+}
+
+/// Forgets topics that are no longer named, up to what the definition allows. Of one that the operator created is kept how often: declared and created again
+/// it must not be taken for an earlier one, whose progress the sinks still have.
+pub fn forget_topics(topics: &mut Vec<TopicStatus>, is_named: impl Fn(&TopicName) -> bool) {
+    let mut room = MAX_TOPICS.saturating_sub(topics.iter().filter(|topic| is_named(&topic.name)).count());
+    topics.retain_mut(|topic| {
+        if is_named(&topic.name) {
+            return true;
+        }
+        (topic.partitions, topic.config_keys) = (None, Vec::new());
+        let keep = room > 0 && topic.incarnation.is_some_and(|incarnation| incarnation > 0);
+        room -= usize::from(keep);
+        keep
+    });
 }
 
 fn add(conditions: &mut Vec<Condition>, losses: &[Loss], generation: i64) {
@@ -116,6 +134,20 @@ mod tests {
         assert_eq!(condition(Some(&both), Some(old), 1).unwrap().status, "True");
         assert_eq!(condition(Some(&both), Some(&time(&both)), 1).unwrap().status, "False");
         assert_eq!(condition(None, Some(old), 1), None);
+    }
+
+    #[test]
+    fn a_topic_that_is_no_longer_named_keeps_its_incarnation() {
+        let topic =
+            |name: &str, incarnation| TopicStatus { name: name.parse().unwrap(), partitions: Some(6), incarnation, config_keys: vec!["retention.ms".into()] };
+        let mut topics = vec![topic("adopted", Some(0)), topic("created", Some(3)), topic("named", Some(1)), topic("read", None)];
+        forget_topics(&mut topics, |name| name.as_str() == "named");
+        let created = TopicStatus { partitions: None, config_keys: Vec::new(), ..topic("created", Some(3)) };
+        assert_eq!(topics, [created, topic("named", Some(1))]);
+
+        let mut many: Vec<TopicStatus> = (0..500).map(|n| topic(&format!("t{n}"), Some(1))).collect();
+        forget_topics(&mut many, |name| name.as_str() == "t499");
+        assert_eq!((many.len(), many.last().unwrap().name.as_str()), (MAX_TOPICS, "t499"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::systems::{System, Systems};
 use super::validate::Validated;
 use super::{Error, Target};
 use crate::context::Scope;
-use crate::reason::Area;
+use crate::reason::{Area, Cure, Problem};
 use health::{ItemHealth, Outlook};
 
 /// Every condition that a pipeline can have.
@@ -36,6 +36,8 @@ pub struct Outcome<'a> {
     pub systems: &'a Systems,
     /// What became of queries and producers.
     pub items: &'a [ItemResult],
+    /// Why Deployments of items that are no longer in the specification are still there.
+    pub leftover: &'a [Problem],
     /// Whether pods of it are still there.
     pub pods_left: bool,
 }
@@ -59,7 +61,7 @@ pub async fn update_status(outcome: &Outcome<'_>, scope: &Scope) -> Result<bool,
         events::transitions(target, written, scope).await;
     }
     events::changes(target, outcome.systems, scope).await;
-    Ok(outlook.health.problems.iter().any(|problem| problem.cure == crate::reason::Cure::Waiting))
+    Ok(outlook.health.problems.iter().any(|problem| problem.cure == Cure::Waiting))
 }
 
 /// The areas that a pipeline has conditions for.
@@ -171,7 +173,7 @@ fn topics(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>) {
     }
     let streams = spec.streams.iter().flat_map(|stream| stream.dead_letter_topic.iter().chain([&stream.topic]));
     let named: Vec<_> = spec.kafka.topics.iter().map(|topic| &topic.name).chain(streams).chain(spec.producers.iter().map(|producer| &producer.topic)).collect();
-    status.topics.retain(|topic| named.contains(&&topic.name));
+    losses::forget_topics(&mut status.topics, |name| named.contains(&name));
     status.topics.sort_by(|left, right| left.name.cmp(&right.name));
 }
 
@@ -193,4 +195,71 @@ fn summary(outcome: &Outcome<'_>) -> Summary {
         wanted += replicas.unwrap_or(0);
     }
     Summary { topics: format!("{topics}/{}", spec.kafka.topics.len()), tables: format!("{}/{tables}", cassandra + mysql), workers: format!("{ready}/{wanted}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus};
+
+    use super::*;
+    use crate::reason::Reason;
+    use crate::reconcile::build::{Workload, resources};
+    use crate::reconcile::plan::{ItemPlan, Step};
+    use crate::reconcile::validate::tests::{good, pipeline};
+
+    /// A query that asks for two pods, has been rolled out, and has `ready` pods.
+    fn query(ready: i32) -> ItemResult {
+        let name: tapeline_api::names::ItemName = "raw".parse().unwrap();
+        let workload = Workload {
+            kind: Kind::Query,
+            name: name.clone(),
+            settings: String::new(),
+            image: String::new(),
+            image_pull_policy: None,
+            credentials: Vec::new(),
+            data: None,
+            resources: resources(None, None),
+            replicas: 2,
+            exclusive: String::new(),
+        };
+        let complete = DeploymentCondition { type_: "Progressing".into(), reason: Some("NewReplicaSetAvailable".into()), ..DeploymentCondition::default() };
+        let live = Deployment {
+            spec: Some(DeploymentSpec { replicas: Some(2), ..DeploymentSpec::default() }),
+            status: Some(DeploymentStatus {
+                replicas: Some(2),
+                updated_replicas: Some(2),
+                ready_replicas: Some(ready),
+                conditions: Some(vec![complete]),
+                ..DeploymentStatus::default()
+            }),
+            ..Deployment::default()
+        };
+        let step = Step::Run(Box::new(workload));
+        let plan = ItemPlan { kind: Kind::Query, name, field: "spec.queries[0]".into(), step, problems: Vec::new(), invalid: None };
+        ItemResult { plan, live: Some(Arc::new(live)), failed: None }
+    }
+
+    fn said(items: &[ItemResult], leftover: &[Problem]) -> Vec<(conditions::Is, Reason)> {
+        let target = Target::of(&pipeline(good())).unwrap();
+        let (validated, inputs, systems) = (Validated::default(), Inputs::default(), Systems::default());
+        let outcome = Outcome { target: &target, validated: &validated, inputs: &inputs, systems: &systems, items, leftover, pods_left: true };
+        conditions::conditions(&health::look(&outcome).health, &[]).into_iter().map(|said| (said.is, said.reason)).collect()
+    }
+
+    /// The table of rule 6.
+    #[test]
+    fn one_pod_of_several_that_restarts_is_no_trouble() {
+        let calm = [(conditions::Is::True, Reason::Ready), (conditions::Is::False, Reason::Settled), (conditions::Is::False, Reason::NotStalled)];
+        assert_eq!(said(&[query(2)], &[]), calm);
+        assert_eq!(said(&[query(1)], &[]), calm);
+        assert_eq!(said(&[query(0)], &[])[0], (conditions::Is::False, Reason::WorkersNotReady));
+    }
+
+    #[test]
+    fn a_deployment_that_cannot_be_deleted_is_said() {
+        let refused = Problem::waiting(Area::Workers, Reason::KubernetesRefused, "spec.queries", "a webhook");
+        assert_eq!(said(&[query(2)], &[refused])[..2], [(conditions::Is::False, Reason::KubernetesRefused), (conditions::Is::True, Reason::KubernetesRefused)]);
+    }
 }

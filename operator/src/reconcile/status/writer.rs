@@ -3,7 +3,8 @@
 //!
 //! Newest: what this process wrote last, unless the cache has a later resourceVersion (comparable since Kubernetes 1.35). Without it a reconcile that starts
 //! right after a write would decide on the status before it. A merge patch, since it takes fields away by null and does not fail on a definition that lacks
-//! one.
+//! one. It carries the resourceVersion of the status that was changed: a process that was stopped for a while and does not know yet that another leads, or a
+//! reconcile that began before the object was edited, writes nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use tapeline_api::{FIELD_MANAGER, TradingPipeline, TradingPipelineStatus};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::context::Context;
+use crate::external::REQUEST_TIMEOUT;
 use crate::reconcile::{Error, Target};
 
 /// A status before and after it was written.
@@ -45,36 +47,34 @@ impl StatusWriter {
     pub async fn current(&self, target: &Target) -> TradingPipelineStatus {
         let slot = self.slot(&target.uid);
         let known = slot.lock().await;
-        newest(known.as_ref(), &target.pipeline)
+        newest(known.as_ref(), &target.pipeline).0
     }
 
     /// Changes the newest status by `change` and writes it, if that made a difference.
     ///
     /// # Errors
-    /// When it cannot be written. A pipeline that is gone is none.
+    /// When it cannot be written: also when this process may no longer act, when the object is a later one, and when it is gone.
     pub async fn update(&self, shared: &Context, target: &Target, change: impl FnOnce(&mut TradingPipelineStatus)) -> Result<Option<Written>, Error> {
         let slot = self.slot(&target.uid);
         let mut known = slot.lock().await;
-        let before = newest(known.as_ref(), &target.pipeline);
+        let (before, version_before) = newest(known.as_ref(), &target.pipeline);
         let mut after = before.clone();
         change(&mut after);
         if after == before {
             return Ok(None);
         }
+        // Here, since the lock may have been waited for.
+        if !shared.leadership.has(REQUEST_TIMEOUT) {
+            return Err(Error::NotLeader);
+        }
         let api: Api<TradingPipeline> = Api::namespaced(shared.client.clone(), &target.namespace);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let body = patch(&target.uid, &before, &after).map_err(Error::Status)?;
+        let body = patch(&target.uid, version_before.as_deref(), &before, &after).map_err(Error::Status)?;
         let result = api.patch_status(&target.name, &params, &Patch::Merge(&body)).await;
         shared.metrics.wrote("status", result.is_ok());
-        match result {
-            Ok(written) => {
-                *known = version(&written).map(|version| Known { version, status: after.clone() });
-                Ok(Some(Written { before, after }))
-            }
-            // Gone, or another of the same name is there now.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
-            Err(source) => Err(Error::Write { what: "the status", source }),
-        }
+        let written = result.map_err(not_written)?;
+        *known = version(&written).map(|version| Known { version, status: after.clone() });
+        Ok(Some(Written { before, after }))
     }
 
     /// A pipeline is gone.
@@ -94,10 +94,21 @@ pub fn now() -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 
-fn newest(known: Option<&Known>, pipeline: &TradingPipeline) -> TradingPipelineStatus {
+/// Why a status was not written.
+pub(in crate::reconcile) fn not_written(error: kube::Error) -> Error {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => Error::Gone,
+        // It was changed meanwhile, or another of the same name is there now.
+        kube::Error::Api(status) if status.code == 409 => Error::Conflict,
+        source => Error::Write { what: "the status", source },
+    }
+}
+
+/// The newest status, with the resourceVersion at which it was the object's.
+fn newest(known: Option<&Known>, pipeline: &TradingPipeline) -> (TradingPipelineStatus, Option<String>) {
     match known {
-        Some(known) if version(pipeline).is_none_or(|cached| cached <= known.version) => known.status.clone(),
-        _ => pipeline.status.clone().unwrap_or_default(),
+        Some(known) if version(pipeline).is_none_or(|cached| cached <= known.version) => (known.status.clone(), Some(known.version.to_string())),
+        _ => (pipeline.status.clone().unwrap_or_default(), pipeline.metadata.resource_version.clone()),
     }
 }
 
@@ -105,13 +116,21 @@ fn version(pipeline: &TradingPipeline) -> Option<u64> {
     pipeline.metadata.resource_version.as_ref()?.parse().ok()
 }
 
-/// The whole status; what it had before and has no longer is null. The uid makes it fail on an object that was created anew under the name.
-fn patch(uid: &str, before: &TradingPipelineStatus, after: &TradingPipelineStatus) -> Result<Value, serde_json::Error> {
+/// The whole status; what it had before and has no longer is null. Uid and resourceVersion make it fail on another object than the one that was looked at.
+fn patch(uid: &str, version: Option<&str>, before: &TradingPipelineStatus, after: &TradingPipelineStatus) -> Result<Value, serde_json::Error> {
     let (before, mut after) = (object(before)?, object(after)?);
     for key in before.keys() {
         after.entry(key.clone()).or_insert(Value::Null);
     }
-    Ok(json!({"metadata": {"uid": uid}, "status": after}))
+    Ok(json!({"metadata": metadata(uid, version), "status": after}))
+}
+
+/// What an object's metadata must be for it to be written.
+pub(in crate::reconcile) fn metadata(uid: &str, version: Option<&str>) -> Value {
+    match version {
+        Some(version) => json!({"uid": uid, "resourceVersion": version}),
+        None => json!({"uid": uid}),
+    }
 }
 
 fn object(status: &TradingPipelineStatus) -> Result<Map<String, Value>, serde_json::Error> {
@@ -123,6 +142,8 @@ fn object(status: &TradingPipelineStatus) -> Result<Map<String, Value>, serde_js
 
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
+
     use super::*;
 
     fn status(lag: Option<i64>) -> TradingPipelineStatus {
@@ -131,8 +152,8 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_null() {
-        let body = patch("u", &status(Some(3)), &status(None)).unwrap();
-        assert_eq!(body, json!({"metadata": {"uid": "u"}, "status": {"conditions": [], "lag": null}}));
+        let body = patch("u", Some("7"), &status(Some(3)), &status(None)).unwrap();
+        assert_eq!(body, json!({"metadata": {"uid": "u", "resourceVersion": "7"}, "status": {"conditions": [], "lag": null}}));
     }
 
     #[test]
@@ -140,9 +161,18 @@ mod tests {
         let mut pipeline = crate::reconcile::validate::tests::pipeline(crate::reconcile::validate::tests::good());
         pipeline.status = Some(status(Some(1)));
         let known = Known { version: 7, status: status(Some(2)) };
-        for (cached, lag) in [("6", 2), ("7", 2), ("8", 1)] {
+        for (cached, lag, based_on) in [("6", 2, "7"), ("7", 2, "7"), ("8", 1, "8")] {
             pipeline.metadata.resource_version = Some(cached.to_owned());
-            assert_eq!(newest(Some(&known), &pipeline).lag, Some(lag), "{cached}");
+            let (newest, version) = newest(Some(&known), &pipeline);
+            assert_eq!((newest.lag, version.as_deref()), (Some(lag), Some(based_on)), "{cached}");
         }
+    }
+
+    #[test]
+    fn a_write_that_did_not_happen_never_counts_as_one() {
+        let refused = |code| not_written(kube::Error::Api(Box::new(Status::failure("no", "No").with_code(code))));
+        assert!(matches!(refused(404), Error::Gone));
+        assert!(matches!(refused(409), Error::Conflict));
+        assert!(matches!(refused(500), Error::Write { .. }));
     }
 }

@@ -67,7 +67,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::reason::Cure;
 
-    /// The main example of API.md.
+    /// A pipeline with everything in it that there is.
     pub(crate) fn good() -> serde_json::Value {
         serde_json::json!({
             "apiVersion": "tapeline.dev/v1alpha1", "kind": "TradingPipeline",
