@@ -85,7 +85,7 @@ impl Feed {
     /// From looking where to go on to the last acknowledgement.
     async fn session(&mut self) -> Result<Done, Halt> {
         let tail = Arc::new(Tail::open(&self.settings)?);
-        let (shape, mut position) = self.patiently(|| resume(&tail, &self.settings, self.source.goal(), self.anew)).await?;
+        let (shape, mut position) = self.patiently(|| resume(&tail, &self.settings, &self.source, self.anew)).await?;
         self.anew = false;
         self.source.resume(&mut position)?;
         self.status.metrics().ticks.set(self.source.goal().map_or(0, |goal| i64::try_from(goal).unwrap_or(i64::MAX)));
@@ -188,8 +188,8 @@ fn pauses() -> ExponentialBackoff {
 }
 
 /// Finds where to go on.
-async fn resume(tail: &Arc<Tail>, settings: &Arc<ProducerSettings>, goal: Option<u64>, anew: bool) -> Result<(Shape, Position), Halt> {
-    let (tail, settings) = (Arc::clone(tail), Arc::clone(settings));
+async fn resume(tail: &Arc<Tail>, settings: &Arc<ProducerSettings>, source: &Source, anew: bool) -> Result<(Shape, Position), Halt> {
+    let (tail, settings, goal, wants_content) = (Arc::clone(tail), Arc::clone(settings), source.goal(), source.wants_its_last_message());
     blocking(move || -> Result<_, Fault> {
         let shape = tail.shape()?;
         let mut extents = tail.extents(shape)?;
@@ -210,7 +210,8 @@ async fn resume(tail: &Arc<Tail>, settings: &Arc<ProducerSettings>, goal: Option
         if shape.replicated {
             barrier::raise(&settings, &mut extents)?;
         }
-        Ok((shape, tail.position(&extents, hint, claims)?))
+        let search = Search::new(&extents, hint, claims);
+        Ok((shape, tail.position(if wants_content { search.with_content() } else { search })?))
     })
     .await
 }

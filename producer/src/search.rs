@@ -105,6 +105,7 @@ pub enum Claims {
 #[derive(Debug)]
 pub struct Search {
     claims: Claims,
+    wants_content: bool,
     partitions: BTreeMap<i32, Reach>,
     chunk: i64,
     acked: u64,
@@ -116,6 +117,8 @@ pub struct Search {
 /// How far a partition is known.
 #[derive(Debug)]
 struct Reach {
+    low: i64,
+    /// Below it the hint says what there is.
     bottom: i64,
     read_from: i64,
     end: i64,
@@ -129,10 +132,11 @@ impl Search {
         let hint = hint.filter(|_| claims == Claims::Trusted);
         let reach = |partition: i32, extent: &Extent| {
             let bottom = hint.and_then(|hint| hint.offsets.get(&partition)).map_or(extent.low, |&offset| offset.max(extent.low));
-            Reach { bottom: bottom.min(extent.end), read_from: extent.end, end: extent.end, lowest_tick: None }
+            Reach { low: extent.low, bottom: bottom.min(extent.end), read_from: extent.end, end: extent.end, lowest_tick: None }
         };
         Self {
             claims,
+            wants_content: false,
             partitions: extents.iter().map(|(&partition, extent)| (partition, reach(partition, extent))).collect(),
             chunk: FIRST_CHUNK,
             acked: hint.map_or(0, |hint| hint.acked),
@@ -142,17 +146,33 @@ impl Search {
         }
     }
 
+    /// Looks for the content of the last of our messages too, which a hint does not have: as far back as the last of ours in each partition.
+    #[must_use]
+    pub const fn with_content(mut self) -> Self {
+        self.wants_content = true;
+        self
+    }
+
     /// What is to be read and observed next; nothing when all is known.
     pub fn next_round(&mut self) -> Vec<Range> {
         let (chunk, acked) = (self.chunk, self.acked);
         self.chunk = (chunk * GROWTH).min(LARGEST_CHUNK);
-        let open = |reach: &Reach| reach.read_from > reach.bottom && reach.lowest_tick.is_none_or(|tick| tick >= acked);
+        let lacks_content = self.wants_content && self.last.as_ref().is_some_and(|last| last.payload.is_none());
+        // Within a partition ours ascend, so the first that is found from the end is its last.
+        let may_have_content = |reach: &Reach| lacks_content && reach.lowest_tick.is_none();
+        let open = |reach: &Reach| {
+            if reach.read_from > reach.bottom {
+                reach.lowest_tick.is_none_or(|tick| tick >= acked)
+            } else {
+                reach.read_from > reach.low && may_have_content(reach)
+            }
+        };
         self.partitions
             .iter_mut()
             .filter(|(_, reach)| open(reach))
             .map(|(&partition, reach)| {
                 let end = reach.read_from;
-                reach.read_from = (end - chunk).max(reach.bottom);
+                reach.read_from = (end - chunk).max(if end > reach.bottom { reach.bottom } else { reach.low });
                 Range { partition, start: reach.read_from, end }
             })
             .collect()
@@ -248,6 +268,23 @@ mod tests {
         let position = search.position();
         assert_eq!((position.floor, position.before, position.end), (40, Some(stamp), 40));
         assert_eq!(position.last, Some(Last { tick: 39, stamp, payload: None }));
+    }
+
+    #[test]
+    fn the_content_of_the_last_message_is_looked_for_below_a_hint() {
+        let stamp = Stamp { last_id: 77, check: None };
+        let hint = Hint { acked: 40, stamp, offsets: BTreeMap::from([(0, 1000), (1, 500)]) };
+        let mut search = Search::new(&extents(&[(0, 1000), (0, 500)]), Some(&hint), Claims::Trusted).with_content();
+        assert_eq!(search.next_round(), [Range { partition: 0, start: 936, end: 1000 }, Range { partition: 1, start: 436, end: 500 }]);
+        search.observe(1, &mark(38, 30), Some(b"38"));
+        assert_eq!(search.next_round(), [Range { partition: 0, start: 680, end: 936 }], "what partition 1 has last is known");
+        search.observe(0, &mark(39, 30), Some(b"39"));
+        assert_eq!(search.next_round(), []);
+        let position = search.position();
+        assert_eq!((position.floor, position.end), (40, 40));
+        assert_eq!(position.last.and_then(|last| last.payload).as_deref(), Some(b"39".as_slice()));
+        let mut search = Search::new(&extents(&[(0, 1000), (0, 500)]), Some(&hint), Claims::Trusted);
+        assert_eq!(search.next_round(), [], "who has no use for it does not read");
     }
 
     #[test]

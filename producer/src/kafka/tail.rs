@@ -14,7 +14,7 @@ use tapeline_api::settings::ProducerSettings;
 
 use super::{Fault, LogLines, consumer_config};
 use crate::mark::Mark;
-use crate::search::{Claims, Extent, Hint, Position, Range, Search};
+use crate::search::{Extent, Position, Range, Search};
 
 /// How long a question to the brokers may take. A healthy one answers in milliseconds; what takes longer is reported and asked again.
 pub(super) const ANSWER: Duration = Duration::from_secs(4);
@@ -78,9 +78,8 @@ impl Tail {
             .collect()
     }
 
-    /// Finds where to go on.
-    pub fn position(&self, extents: &BTreeMap<i32, Extent>, hint: Option<&Hint>, claims: Claims) -> Result<Position, Fault> {
-        let mut search = Search::new(extents, hint, claims);
+    /// Goes through `search` and says where to go on.
+    pub fn position(&self, mut search: Search) -> Result<Position, Fault> {
         loop {
             let round = search.next_round();
             if round.is_empty() {

@@ -48,6 +48,12 @@ impl Source {
         }
     }
 
+    /// Whether it goes on from the content of its last message.
+    #[must_use]
+    pub const fn wants_its_last_message(&self) -> bool {
+        matches!(self, Self::Simulate(_))
+    }
+
     /// The table of symbols that it still needs.
     #[must_use]
     pub fn wants_symbols(&self) -> Option<SqlName> {
