@@ -11,6 +11,9 @@ use serde_json::Value;
 #[derive(Debug, Clone, Copy)]
 pub struct Mark(u64);
 
+/// Where the log begins.
+pub const BEGINNING: Mark = Mark(0);
+
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::topic;
@@ -54,10 +54,16 @@ impl Footprint {
                 changes.push(format!("Kafka: {}", String::from_utf8_lossy(record.key.as_deref().unwrap_or_default())));
             }
         }
-        let now = Counted::take(world).await?;
-        if now != self.counted {
-            changes.push(format!("counters: {:?} became {now:?}", self.counted));
-        }
+        let (before, now) = (&self.counted, Counted::take(world).await?);
+        let mut compare = |what: &str, before: String, now: String| {
+            if before != now {
+                changes.push(format!("{what}: {before} became {now}"));
+            }
+        };
+        compare("Kafka's topics", before.kafka_metadata.to_string(), now.kafka_metadata.to_string());
+        compare("messages", format!("{:?}", before.messages), format!("{:?}", now.messages));
+        compare("Cassandra's writes", format!("{:?}", before.cassandra_writes), format!("{:?}", now.cassandra_writes));
+        compare("Cassandra's schema", format!("{:?}", before.cassandra_schema), format!("{:?}", now.cassandra_schema));
         Ok(changes)
     }
 
@@ -92,7 +98,11 @@ impl Counted {
         }
         let writes = by_table(world, "SELECT keyspace_name, table_name, count FROM system_views.local_write_latency").await?;
         let schema = by_table(world, "SELECT keyspace_name, table_name, WRITETIME(gc_grace_seconds) FROM system_schema.tables").await?;
-        Ok(Self { kafka_metadata: kafka_metadata(&world.id)?, messages, cassandra_writes: writes, cassandra_schema: schema })
+        let counted = Self { kafka_metadata: kafka_metadata(&world.id)?, messages, cassandra_writes: writes, cassandra_schema: schema };
+        // Counters that know nothing of this test would never move.
+        let Self { kafka_metadata, messages, cassandra_writes, cassandra_schema } = &counted;
+        ensure!(*kafka_metadata > 0 && !messages.is_empty() && !cassandra_writes.is_empty() && !cassandra_schema.is_empty(), "{counted:?}");
+        Ok(counted)
     }
 }
 

@@ -56,16 +56,16 @@ pub struct Stored {
     pub history: u64,
     /// Their volume.
     pub by_ticker: Volumes,
-    /// Further rows.
+    /// Further rows, with ids up to the one that was asked for.
     pub others: u64,
 }
 
 impl Stored {
-    fn add(&mut self, (id, ticker, volume): (i64, Option<String>, Option<i64>)) {
+    fn add(&mut self, (id, ticker, volume): (i64, Option<String>, Option<i64>), up_to: i64) {
         if is_history(id) {
             self.history += 1;
             *self.by_ticker.entry(ticker.unwrap_or_default()).or_default() += volume.unwrap_or_default();
-        } else {
+        } else if id <= up_to {
             self.others += 1;
         }
     }
@@ -84,11 +84,11 @@ impl Stored {
 const RANGES: u32 = 64;
 const AT_A_TIME: usize = 8;
 
-/// Reads the whole table `keyspace.table`, piece by piece of the ring.
+/// Reads the whole table `keyspace.table`, piece by piece of the ring. Rows that are not of the history count up to the id `up_to`.
 ///
 /// # Errors
 /// The table is not there, or Cassandra does not answer.
-pub async fn stored(cassandra: &Session, keyspace: &str, table: &str) -> Result<Stored> {
+pub async fn stored(cassandra: &Session, keyspace: &str, table: &str, up_to: i64) -> Result<Stored> {
     let sql = format!("SELECT id, ticker, volume FROM {keyspace}.{table} WHERE token(id) > ? AND token(id) <= ?");
     let select = cassandra.prepare(Statement::new(sql).with_page_size(5_000)).await.with_context(|| format!("reading the table {table} in Cassandra"))?;
     let select = &select;
@@ -97,7 +97,7 @@ pub async fn stored(cassandra: &Session, keyspace: &str, table: &str) -> Result<
             let rows = cassandra.execute_iter(select.clone(), range).await?.rows_stream::<(i64, Option<String>, Option<i64>)>()?;
             Ok(rows
                 .try_fold(Stored::default(), async |mut sum, row| {
-                    sum.add(row);
+                    sum.add(row, up_to);
                     Ok(sum)
                 })
                 .await?)

@@ -72,6 +72,10 @@ pub struct Sent {
     pub repeated: u64,
     /// Further trades.
     pub others: u64,
+    /// The highest id of one.
+    pub newest: i64,
+    /// Whether the topic has every message that was ever sent to it: retention deletes old ones.
+    pub whole: bool,
 }
 
 /// Counts the trades in `topic`: the elements of the arrays that its messages are.
@@ -86,7 +90,11 @@ pub async fn trades(kafka: &str, topic: &str) -> Result<Sent> {
 
     let (kafka, topic) = (kafka.to_owned(), topic.to_owned());
     blocking(move || {
-        let (mut sent, mut seen) = (Sent::default(), vec![false; usize::try_from(TRADES)? + 1]);
+        let (mut sent, mut seen) = (Sent { whole: true, ..Sent::default() }, vec![false; usize::try_from(TRADES)? + 1]);
+        let consumer: BaseConsumer = consumer_settings(&kafka).create()?;
+        for partition in partitions(&consumer, &topic)? {
+            sent.whole &= consumer.fetch_watermarks(&topic, partition, ANSWER)?.0 == 0;
+        }
         read(
             &kafka,
             &topic,
@@ -100,7 +108,7 @@ pub async fn trades(kafka: &str, topic: &str) -> Result<Sent> {
                     match usize::try_from(id).ok().filter(|_| golden::is_history(id)).and_then(|id| seen.get_mut(id)) {
                         Some(seen) if *seen => sent.repeated += 1,
                         Some(seen) => (*seen, sent.history) = (true, sent.history + 1),
-                        None => sent.others += 1,
+                        None => (sent.others, sent.newest) = (sent.others + 1, sent.newest.max(id)),
                     }
                 }
                 Ok(())
@@ -202,11 +210,15 @@ pub async fn names(kafka: &str) -> Result<Vec<String>> {
 /// Kafka does not take one of them.
 pub async fn send(kafka: &str, topic: &str, partition: Option<i32>, payloads: &[&str]) -> Result<Vec<(i32, i64)>> {
     let producer: FutureProducer = connect::kafka(kafka).set("message.timeout.ms", "30000").set("linger.ms", "0").create()?;
-    let mut places = Vec::new();
+    let mut deliveries = Vec::new();
     for payload in payloads {
         let mut record = FutureRecord::<(), str>::to(topic).payload(*payload);
         record.partition = partition;
-        let delivery = producer.send(record, ANSWER).await.map_err(|(error, _)| error).with_context(|| format!("sending to {topic}"))?;
+        deliveries.push(producer.send_result(record).map_err(|(error, _)| error).with_context(|| format!("sending to {topic}"))?);
+    }
+    let mut places = Vec::new();
+    for delivery in deliveries {
+        let delivery = delivery.await?.map_err(|(error, _)| error).with_context(|| format!("sending to {topic}"))?;
         places.push((delivery.partition, delivery.offset));
     }
     Ok(places)

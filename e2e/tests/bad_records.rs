@@ -99,6 +99,89 @@ fn a_bad_record_goes_to_the_dead_letter_topic_and_its_neighbours_arrive() {
     });
 }
 
+/// Ids in the MySQL table `sectors`.
+async fn sectors(world: &World) -> Result<Vec<i64>> {
+    let sql = format!("SELECT id FROM `{}`.sectors ORDER BY id", world.schema());
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&world.mysql).await?)
+}
+
+#[test]
+fn a_row_that_a_store_refuses_goes_to_the_dead_letter_topic_and_without_one_stops_its_query_alone() {
+    story(async |world| {
+        world.apply_secrets().await.unwrap();
+        let mut pipeline = world.pipeline(SMALL);
+        // Both columns are narrower than what comes: Cassandra's is found by the worker, MySQL's by the server.
+        pipeline.set("/spec/cassandra/tables/0/columns/4/type", "int".into());
+        pipeline.list("/spec/mysql/tables").push(serde_json::json!({
+            "name": "sectors", "columns": [{"name": "id", "type": "bigint"}, {"name": "sector", "type": "varchar(4)"}], "primaryKey": ["id"],
+        }));
+        pipeline.list("/spec/queries")[1] = serde_json::json!({
+            "name": "sectors", "sql": "SELECT id, sector FROM ticks", "trigger": {"interval": "1s"}, "sink": {"mysql": {"table": "sectors", "mode": "Upsert"}},
+        });
+        pipeline.apply().await.unwrap();
+        pipeline.until_ready(within(90)).await;
+
+        let large = trade(2, 3_000_000_000);
+        let long = trade(4, 40).replace(r#""IT""#, "\"Energy\"");
+        let sent = [trade(1, 10), large, trade(3, 30), long, trade(5, 50)];
+        let places = topic::send(&world.kafka, &world.topic("ticks"), Some(1), &sent.each_ref().map(String::as_str)).await.unwrap();
+        let expected = BTreeMap::from([(1, 10), (3, 30), (4, 40), (5, 50)]);
+        eventually("the rows that fit in both tables", within(60), async || {
+            let (rows, sectors) = (rows(world).await?, sectors(world).await?);
+            ensure!(rows == expected && sectors == [1, 2, 3, 5], "Cassandra {rows:?}, MySQL {sectors:?}");
+            Ok(())
+        })
+        .await;
+        let letters = eventually("one refused row of each query", within(30), async || {
+            let letters = topic::records(&world.kafka, &world.topic("ticks.dead-letter")).await?;
+            ensure!(letters.len() >= 2, "{letters:?}");
+            Ok(letters)
+        })
+        .await;
+        let letter = letter_of(&letters, "raw", places[1].1);
+        assert!(letter.header("tapeline-error").is_some_and(|error| error.contains("\"volume\"") && error.contains("range")), "{letter:?}");
+        let row: Value = serde_json::from_slice(letter.payload.as_deref().unwrap()).unwrap();
+        assert_eq!((&row["id"], &row["volume"]), (&2.into(), &3_000_000_000_i64.into()), "{letter:?}");
+        let letter = letter_of(&letters, "sectors", places[3].1);
+        assert!(letter.header("tapeline-error").is_some_and(|error| error.contains("sector")), "{letter:?}");
+        assert_eq!(letter.payload.as_deref(), Some(br#"{"id":4,"sector":"Energy"}"#.as_slice()));
+
+        // Without a dead-letter topic the query that cannot store a row stops, and says which; so many rows that they are written while the batch is open.
+        pipeline.unset("/spec/streams/0/deadLetterTopic");
+        pipeline.apply().await.unwrap();
+        pipeline.until_ready(within(90)).await;
+        let many: Vec<String> = (100..10_100).map(|id| trade(id, if id == 5_000 { 3_000_000_000 } else { 1 })).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let places = topic::send(&world.kafka, &world.topic("ticks"), Some(0), &many).await.unwrap();
+        let offset = format!("offset {}", places[4_900].1);
+        pipeline
+            .until("a condition that names the refused row", within(60), |pipeline| {
+                let ready = status::expect(pipeline, "WorkersReady", "False")?;
+                let parts = ["spec.queries[0]", "partition 0", &offset, "deadLetterTopic", "\"volume\""];
+                ensure!(parts.iter().all(|part| ready.message.contains(part)), "{}", ready.message);
+                Ok(())
+            })
+            .await;
+        eventually("the other query to go on", within(60), async || {
+            let stored = sectors(world).await?.len();
+            ensure!(stored == 10_004, "{stored}");
+            Ok(())
+        })
+        .await;
+
+        // The remedy: everything else is stored.
+        pipeline.set("/spec/streams/0/deadLetterTopic", world.topic("ticks.dead-letter").into());
+        pipeline.apply().await.unwrap();
+        eventually("all rows that fit", within(90), async || {
+            let stored = rows(world).await?;
+            ensure!(stored.len() == 10_003 && !stored.contains_key(&5_000), "{} rows", stored.len());
+            Ok(())
+        })
+        .await;
+        pipeline.until_ready(within(60)).await;
+    });
+}
+
 #[test]
 fn a_query_without_a_dead_letter_topic_stops_alone_and_names_partition_and_offset() {
     story(async |world| {

@@ -1,9 +1,14 @@
-//! The chart: the API server takes what it renders, it asks for no more than the operator uses, and everything runs under the `restricted` Pod Security level.
+//! The chart: the API server takes what it renders, it grants what the operator uses and no more, and everything runs under the `restricted` Pod Security level.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
+use std::collections::BTreeSet;
+
+use anyhow::ensure;
+use tapeline_api::TradingPipeline;
+use tapeline_e2e::bed::block_on;
 use tapeline_e2e::chart::Operator;
-use tapeline_e2e::{audit, bed::block_on, command, story, within};
+use tapeline_e2e::{Pipeline, World, audit, command, eventually, status, story, within};
 
 const SMALL: &str = include_str!("../pipelines/small.yaml");
 
@@ -53,5 +58,61 @@ fn everything_runs_restricted_and_with_the_charts_role_only() {
         let pods = world.pods("app.kubernetes.io/managed-by=tapeline").await.unwrap();
         assert_eq!(pods.len(), 2);
         assert!(pods.iter().all(|pod| pod.spec.as_ref().unwrap().automount_service_account_token == Some(false)));
+        uses_what_it_is_granted(world, pipeline, &account).await;
+    });
+}
+
+/// What no test can bring about: an admission plugin asks for the first, the second is for Events that repeat.
+const RARELY_USED: [(&str, &str); 2] = [("tradingpipelines/finalizers", "update"), ("events", "patch")];
+
+/// A Role that grants more than is used is found here: the life of a pipeline, then the Role beside the API server's log.
+async fn uses_what_it_is_granted(world: &World, mut pipeline: Pipeline<'_>, account: &str) {
+    pipeline.set("/spec/queries/0/trigger/interval", "2s".into());
+    pipeline.set("/spec/queries/1/scale", serde_json::json!({"replicas": 2}));
+    pipeline.apply().await.unwrap();
+    let scaled = |now: &TradingPipeline| {
+        ensure!(status::query(now, "volume")?.ready_replicas == Some(2), "{}", status::describe(now));
+        Ok(())
+    };
+    pipeline.until("the new settings", within(60), scaled).await;
+    pipeline.set("/spec/suspend", true.into());
+    pipeline.apply().await.unwrap();
+    eventually("no pods", within(90), async || {
+        ensure!(world.pods("app.kubernetes.io/managed-by=tapeline").await?.is_empty());
+        Ok(())
+    })
+    .await;
+
+    let roles = world.kubectl(&["get", "roles", "-o", "json"], "").await.unwrap();
+    let roles: serde_json::Value = serde_json::from_str(&roles).unwrap();
+    let texts = |value: &serde_json::Value| -> Vec<String> { value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect() };
+    let mut granted = BTreeSet::new();
+    for rule in roles["items"].as_array().unwrap().iter().flat_map(|role| role["rules"].as_array().unwrap()) {
+        for resource in texts(&rule["resources"]) {
+            granted.extend(texts(&rule["verbs"]).into_iter().map(|verb| (resource.clone(), verb)));
+        }
+    }
+    assert!(granted.len() > 10, "{granted:?}");
+    for (resource, verb) in RARELY_USED {
+        assert!(granted.remove(&(resource.to_owned(), verb.to_owned())), "{verb} {resource} is not granted any more");
+    }
+    eventually("everything that is granted to be used", within(30), async || {
+        let requests = audit::requests_since(audit::BEGINNING, &world.operator.release, account)?;
+        let used: BTreeSet<_> = requests.into_iter().filter(|request| request.code < 400).map(|request| (request.resource, request.verb)).collect();
+        let unused: Vec<_> = granted.difference(&used).collect();
+        ensure!(unused.is_empty(), "granted and never used: {unused:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[test]
+fn the_api_server_takes_the_servers_of_the_demo_on_kind() {
+    block_on(async {
+        Operator::shared().await; // a cluster with the namespace `data`
+        let taken = command::kubectl(&["apply", "--dry-run=server", "-f", "examples/servers"], "").await.unwrap();
+        for server in ["kafka", "cassandra", "mysql"] {
+            assert!(taken.contains(&format!("statefulset.apps/{server} created (server dry run)")), "{taken}");
+        }
     });
 }

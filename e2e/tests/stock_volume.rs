@@ -25,7 +25,7 @@ fn a_full_replay_gives_the_golden_sums_in_both_stores() {
         })
         .await;
         eventually("the whole history in Cassandra, by ticker", within(120), async || {
-            let stored = golden::stored(&world.cassandra, &world.schema(), "real_time_data").await?;
+            let stored = golden::stored(&world.cassandra, &world.schema(), "real_time_data", i64::MAX).await?;
             ensure!(stored.history == golden::TRADES && stored.others == 0, "{stored:?}");
             ensure!(stored.by_ticker == golden::volumes(&golden::BY_TICKER), "{stored:?}");
             Ok(())
@@ -58,13 +58,11 @@ async fn what_kubectl_shows(world: &World, name: &str) {
     assert_eq!(lines[0], ["NAME", "READY", "REASON", "LAG", "BEHIND", "ROWS/S", "AGE"], "{columns}");
     assert_eq!(lines[1][..3], [name, "True", "Ready"], "{columns}");
     let wide = world.kubectl(&["get", "tp", name, "-o", "wide"], "").await.unwrap();
-    for header in ["TOPICS", "TABLES", "WORKERS", "MESSAGE"] {
-        assert!(wide.contains(header), "{wide}");
-    }
+    let (headers, values) = wide.split_once('\n').unwrap();
+    let below =
+        |header: &str| values.get(headers.find(header).unwrap_or_else(|| panic!("no {header} in {wide}"))..).unwrap().split_whitespace().next().unwrap();
     // Two topics; one table in Cassandra, two tables and a view in MySQL; three workers and one producer.
-    for count in ["2/2", "4/4"] {
-        assert!(wide.contains(count), "{wide}");
-    }
+    assert_eq!(["TOPICS", "TABLES", "WORKERS", "MESSAGE"].map(below), ["2/2", "4/4", "4/4", "everything"], "{wide}");
 
     let described = world.kubectl(&["describe", "tp", name], "").await.unwrap();
     for part in ["TopicsReady", "CassandraReady", "MySQLReady", "WorkersReady", "Stalled", "Reconciling"] {
@@ -106,4 +104,13 @@ fn explain_reads_like_documentation() {
         let mode = command::kubectl(&["explain", "tp.spec.queries.sink.mysql.mode"], "").await.unwrap();
         assert!(mode.contains("Append: every output row of every micro-batch is a new row."), "{mode}");
     });
+}
+
+/// The ConfigMap of the example is the data's file.
+#[test]
+fn the_example_has_the_companies_of_the_data() {
+    let read = |path: &str| std::fs::read_to_string(command::repository().join(path)).unwrap();
+    let documents: Vec<serde_json::Value> = serde_yaml::from_multiple(&read("examples/stock-volume.yaml")).unwrap();
+    let map = documents.iter().find(|document| document["kind"] == "ConfigMap").unwrap();
+    assert_eq!(map["data"]["profile.csv"].as_str().unwrap(), read("examples/data/profile.csv"));
 }
