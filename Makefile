@@ -16,12 +16,12 @@ help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## check this machine and build the test bed (once; about 15 minutes on two cores)
-	@scripts/doctor.sh testbed
+	@scripts/doctor.sh rust testbed
 	@testbed/install.sh
 	@scripts/doctor.sh build
 
 build: ## compile everything
-	@scripts/doctor.sh build
+	@scripts/doctor.sh rust build
 	cargo build $(CARGO_FLAGS)
 
 images: build ## build the container images of the operator, the worker and the producer
@@ -36,7 +36,7 @@ demo-down: ## remove the demo and its cluster
 test: ## format, lints, drift, unit and end-to-end tests
 	@scripts/test.sh
 
-faults: ## the long fault runs: several seeds, long freezes (FAULT_SEEDS="1 2 3")
+faults: ## all fault runs, the long ones too, for several seeds; hours (FAULT_SEEDS="1 2 3")
 	@scripts/test.sh faults
 
 bench: images ## measure against Spark (bench/)

@@ -54,7 +54,7 @@ if [ "$new" != "$tag" ]; then
   for name in "${names[@]}"; do
     archive=$out/tapeline-$name.tar; rm -f "$archive" "$archive.new"
     $builder "$name" "$archive"
-    echo "built tapeline-$name:$new ($(du -h --apparent-size "$archive" | cut -f1))"
+    echo "built tapeline-$name:$new ($(du -h --apparent-size "$archive" | cut -f1)) in $archive"
   done
   rm -rf "$out/store" "$out/store-run" "$out/unpacked"
 fi

@@ -20,6 +20,11 @@ images_can_be_pulled() {
   docker image inspect "$image" >/dev/null 2>&1 || timeout 20 docker manifest inspect "$image" >/dev/null 2>&1
 }
 choose() {                                                        # kind-docker | kind-testbed | testbed
+  local begun; begun=$(cat "$state" 2>/dev/null || true)
+  case ${CLUSTER:-}:$begun in
+  :?* | kind:kind-* | testbed:testbed) echo "$begun"; return ;;     # what was begun goes on, from whichever shell
+  ?*:?*) die "a demo was begun in another place ($begun); remove it first: make demo-down" ;;
+  esac
   case ${CLUSTER:-} in
   kind) if docker_answers; then echo kind-docker; else echo kind-testbed; fi ;;
   testbed) echo testbed ;;
@@ -42,10 +47,10 @@ start_kind_testbed() {
   eval "$(testbed/env --kind)"
 }
 start_kind_docker() {
-  local tool; for tool in kind kubectl helm; do command -v $tool >/dev/null || die "$tool is missing; install it, or use the test bed: make demo CLUSTER=testbed"; done
   export KUBECONFIG=$TAPELINE_CACHE/kind-kubeconfig
   if ! kind get clusters 2>/dev/null | grep -qx $cluster; then step "kind: create the cluster" kind create cluster --config kind-config.yaml --wait 120s; fi
-  kind export kubeconfig --name $cluster 2>/dev/null
+  kind export kubeconfig --quiet --name $cluster || die "the kind cluster $cluster is not complete; make demo-down removes it"
+  await "the kind cluster $cluster to answer (make demo-down removes it)" 60 kubectl get --raw /readyz
   step "the servers, in the cluster: $(sed -n 's/^ *image: //p' examples/servers/*.yaml | paste -sd' ')" servers_in_cluster
 }
 servers_in_cluster() {
@@ -107,7 +112,7 @@ report() {
     kubectl -n data port-forward service/mysql 13306:3306 >/dev/null & forwards+=($!)
     # shellcheck disable=SC2064
     trap "kill ${forwards[*]} 2>/dev/null" EXIT
-    await "the ports of the servers to be forwarded" 15 port_open localhost 13306
+    local port; for port in 9094 19042 13306; do await "the servers' ports to be forwarded ($port)" 15 port_open localhost $port; done
   fi
   "$CARGO_TARGET_DIR/release/demo-report" --kafka "$kafka" --cassandra "$cassandra" --mysql "mysql://root:root@$mysql" --keyspace trading --database trading
 }
@@ -130,8 +135,7 @@ T
 up() {
   local begun; begun=$(now)
   place=$(choose)
-  [ "$(cat "$state" 2>/dev/null || echo "$place")" = "$place" ] || die "a demo runs already ($(cat "$state")); remove it first: make demo-down"
-  case $place in kind-docker) scripts/doctor.sh build ;; *) scripts/doctor.sh testbed ;; esac || die "this machine lacks something (see above)"
+  case $place in kind-docker) scripts/doctor.sh rust build kind ;; *) scripts/doctor.sh rust testbed ;; esac || die "this machine lacks something (see above)"
   mkdir -p "$TAPELINE_CACHE"; echo "$place" >"$state"
   case $place in testbed) start_testbed ;; kind-testbed) start_kind_testbed ;; kind-docker) start_kind_docker ;; esac
   claim_servers
@@ -150,7 +154,7 @@ up() {
 }
 
 down() {
-  place=$(cat "$state" 2>/dev/null || choose)
+  place=$(choose)
   case $place in
   kind-docker) step "delete the kind cluster" kind delete cluster --name $cluster; rm -f "$TAPELINE_CACHE/kind-kubeconfig" ;;
   kind-testbed) step "delete the kind cluster" testbed/kind/down.sh; step "stop the servers" testbed/down.sh ;;

@@ -37,13 +37,22 @@ K
     -cp "$CACHE/kafka/*" kafka.Kafka "$RUN/kafka.properties"
 }
 
+# periodic is Cassandra's default: a node that is killed loses what it acknowledged in the last seconds, unless another replica has it. With
+# TESTBED_COMMITLOG_SYNC=batch an acknowledged row is on the disk: for tests that kill the only node.
+commitlog() {
+  case ${TESTBED_COMMITLOG_SYNC:-periodic} in
+  periodic) printf 'commitlog_sync: periodic\ncommitlog_sync_period: 10000ms\n' ;;
+  batch) printf 'commitlog_sync: batch\n' ;;
+  *) die "TESTBED_COMMITLOG_SYNC=$TESTBED_COMMITLOG_SYNC: choose periodic or batch" ;;
+  esac
+}
+
 start_cassandra() {
   cat >"$RUN/cassandra.yaml" <<C
 cluster_name: testbed
 num_tokens: 4
 partitioner: org.apache.cassandra.dht.Murmur3Partitioner
-commitlog_sync: periodic
-commitlog_sync_period: 10000ms
+$(commitlog)
 seed_provider: [{class_name: org.apache.cassandra.locator.SimpleSeedProvider, parameters: [{seeds: "$IP:7000"}]}]
 listen_address: $IP
 rpc_address: $IP

@@ -21,7 +21,9 @@ network() {
   ip addr add $GATEWAY/24 dev $NS-up; ip link set $NS-up up
   "${IN_NS[@]}" ip link set lo up
   "${IN_NS[@]}" ip addr add $IP/24 dev eth0; "${IN_NS[@]}" ip link set eth0 up; "${IN_NS[@]}" ip route add default via $GATEWAY
-  ip route replace $SERVICE_CIDR via $IP; ip route replace $POD_CIDR via $IP      # Services and pods answer to the host too
+  local cidr; for cidr in $SERVICE_CIDR $POD_CIDR; do                              # Services and pods answer to the host too
+    ip route add $cidr via $IP || die "this host has a route to $cidr already ($(ip route show $cidr)), of another cluster or a VPN: end that first"
+  done
   modprobe br_netfilter 2>/dev/null || true                                       # it may be built in
   "${IN_NS[@]}" sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
   local watches; watches=$(cat /proc/sys/fs/inotify/max_user_instances)           # kubelet, containerd and the pods share the limit

@@ -6,7 +6,7 @@ MARKS=$W
 
 containerd() {                     # 2.x, from Debian's current suite, unpacked: it needs only libc
   rm -rf apt containerd containerd.new containerd_*.deb
-  mkdir -p apt/lists/partial apt/cache/archives/partial; echo "deb [trusted=yes] $(debian_mirror) sid main" >apt/sources.list
+  mkdir -p apt/lists/partial apt/cache/archives/partial; echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(debian_mirror) sid main" >apt/sources.list
   local apt=(-qq -o Dir::Etc::sourcelist="$W/apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$W/apt/lists" -o Dir::Cache="$W/apt/cache" -o APT::Sandbox::User=root)
   apt-get "${apt[@]}" update; apt-get "${apt[@]}" download containerd
   dpkg -x containerd_*.deb containerd.new; rm -rf apt containerd_*.deb
