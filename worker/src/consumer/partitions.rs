@@ -222,6 +222,8 @@ impl Partitions {
     pub(super) fn leave(&mut self, consumer: &BaseConsumer<Context>) {
         if self.revoking.take().is_some() {
             unassign(consumer, &self.list(self.started.iter().copied()));
+        } else {
+            assign(consumer, &TopicPartitionList::new());
         }
     }
 

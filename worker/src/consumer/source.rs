@@ -273,7 +273,10 @@ impl Source {
         use RDKafkaErrorCode::{AllBrokersDown, AutoOffsetReset, OffsetOutOfRange, UnknownTopic, UnknownTopicOrPartition};
         match error.rdkafka_error_code() {
             Some(AutoOffsetReset | OffsetOutOfRange) => self.outbox.push_back(Event::OutOfRange),
-            Some(UnknownTopic | UnknownTopicOrPartition) => self.waits(ProblemClass::TopicMissing, "the topic is not there"),
+            Some(UnknownTopic | UnknownTopicOrPartition) => {
+                let topic = &self.settings.stream.topic;
+                self.waits(ProblemClass::TopicMissing, &format!("the topic {topic} is not there; declare it under spec.kafka.topics, or create it"));
+            }
             Some(AllBrokersDown) => self.waits(ProblemClass::KafkaUnreachable, "no Kafka broker answers"),
             _ => tracing::warn!(%error, "polling"),
         }
