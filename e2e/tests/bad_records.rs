@@ -19,7 +19,7 @@ fn trade(id: i64, volume: i64) -> String {
 
 /// Ids and volumes in Cassandra.
 async fn rows(world: &World) -> Result<BTreeMap<i64, i64>> {
-    let sql = format!("SELECT id, volume FROM {}.real_time_data", world.schema());
+    let sql = format!("SELECT id, CAST(volume AS bigint) FROM {}.real_time_data", world.schema());
     let result = world.cassandra.query_unpaged(sql, ()).await?.into_rows_result()?;
     Ok(result.rows::<(i64, Option<i64>)>()?.map(|row| row.map(|(id, volume)| (id, volume.unwrap_or(-1)))).collect::<Result<_, _>>()?)
 }
