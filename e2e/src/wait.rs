@@ -18,10 +18,12 @@ pub async fn eventually<T>(what: &str, deadline: Duration, mut probe: impl Async
     let (begun, mut seen) = (Instant::now(), "nothing: the first look did not end".to_owned());
     loop {
         let left = deadline.saturating_sub(begun.elapsed());
+        // A probe that never has to wait is ready before any timeout, even one of no time.
         match tokio::time::timeout(left, probe()).await {
             Ok(Ok(value)) => return value,
-            Ok(Err(error)) => seen = format!("{error:#}"),
-            Err(elapsed) => panic!("waited {deadline:?} in vain for {what} ({elapsed}); last seen: {seen}"),
+            Ok(Err(error)) if !left.is_zero() => seen = format!("{error:#}"),
+            Ok(Err(error)) => panic!("waited {deadline:?} in vain for {what}; last seen: {error:#}"),
+            Err(_) => panic!("waited {deadline:?} in vain for {what}; last seen: {seen}"),
         }
         tokio::time::sleep(PAUSE).await;
     }
