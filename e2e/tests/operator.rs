@@ -115,6 +115,7 @@ fn an_operator_killed_at_any_moment_of_creation_ends_in_the_same_state() {
             tokio::time::sleep(pause).await;
             world.say(format!("{pause:?} after the next one began"));
             kill_operator(world).await;
+            world.operator.until_ready().await;
         }
         pipeline.until_ready(within(120)).await;
         let disturbed = end_state(world, &pipeline).await.unwrap();
