@@ -51,7 +51,9 @@ faults)
   export TESTBED_COMMITLOG_SYNC=batch
   must "Cassandra with commitlog_sync: batch" testbed/server.sh restart cassandra
   for seed in ${FAULT_SEEDS:-1}; do
-    FAULT_SEED=$seed tests cargo test --release --workspace --locked --test faults --test producer --no-fail-fast -- --include-ignored --test-threads=1
+    export FAULT_SEED=$seed
+    tests cargo test --release --workspace --locked --test faults --no-fail-fast -- --include-ignored --test-threads=1
+    tests cargo test --release --workspace --locked --test stories --no-fail-fast -- producer::
   done
   unset TESTBED_COMMITLOG_SYNC
   must "Cassandra as it was" testbed/server.sh restart cassandra

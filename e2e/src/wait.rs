@@ -23,7 +23,7 @@ pub async fn eventually<T>(what: &str, deadline: Duration, mut probe: impl Async
             Ok(Ok(value)) => return value,
             Ok(Err(error)) if !left.is_zero() => seen = format!("{error:#}"),
             Ok(Err(error)) => panic!("waited {deadline:?} in vain for {what}; last seen: {error:#}"),
-            Err(_) => panic!("waited {deadline:?} in vain for {what}; last seen: {seen}"),
+            Err(elapsed) => panic!("waited {deadline:?} in vain for {what} ({elapsed}); last seen: {seen}"),
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -26,6 +27,17 @@ const QUERIES: [&str; 2] = ["raw", "volume"];
 const PARTITIONS: usize = 6;
 /// Seconds of recorded time, from the first bar to the last.
 const HISTORY: u64 = 410_313_600;
+
+/// A test that stops the servers of all is alone; else it would be the only fault that the others meet.
+static SERVERS: RwLock<()> = RwLock::new(());
+
+fn sharing() -> RwLockReadGuard<'static, ()> {
+    SERVERS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    SERVERS.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn random() -> StdRng {
     let seed = std::env::var("FAULT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
@@ -147,9 +159,10 @@ async fn stop_server(world: &World, server: Server, seconds: u64) {
 
 #[test]
 fn workers_killed_in_mid_batch_lose_and_double_nothing() {
+    let _servers = sharing();
     story(async |world| {
         let mut random = random();
-        let pipeline = replay_over(world, 150).await;
+        let pipeline = replay_over(world, 100).await;
         kill_workers(world, &pipeline, &mut random, 6).await;
         exact(world, within(300)).await;
         pipeline.until_ready(within(120)).await;
@@ -158,9 +171,10 @@ fn workers_killed_in_mid_batch_lose_and_double_nothing() {
 
 #[test]
 fn a_worker_frozen_beyond_the_session_timeout_counts_nothing_twice() {
+    let _servers = sharing();
     story(async |world| {
         let mut random = random();
-        let pipeline = replay_over(world, 150).await;
+        let pipeline = replay_over(world, 100).await;
         freeze_worker(world, &pipeline, &mut random, Duration::from_secs(8)).await;
         exact(world, within(300)).await;
         pipeline.until_ready(within(120)).await;
@@ -169,8 +183,9 @@ fn a_worker_frozen_beyond_the_session_timeout_counts_nothing_twice() {
 
 #[test]
 fn servers_stopped_for_half_a_minute_lose_and_double_nothing() {
+    let _servers = alone();
     story(async |world| {
-        let pipeline = replay_over(world, 150).await;
+        let pipeline = replay_over(world, 130).await;
         let before: Vec<i64> = [pipeline.generation("raw").await.unwrap(), pipeline.generation("volume").await.unwrap()].into();
 
         // One store's outage is its query's alone: the other query goes on, untouched.
@@ -220,6 +235,7 @@ fn servers_stopped_for_half_a_minute_lose_and_double_nothing() {
 #[test]
 #[ignore = "several minutes: make faults"]
 fn everything_at_once_over_several_rounds() {
+    let _servers = alone();
     story(async |world| {
         let mut random = random();
         let pipeline = replay_over(world, 600).await;
@@ -239,6 +255,7 @@ fn everything_at_once_over_several_rounds() {
 #[test]
 #[ignore = "several minutes: make faults"]
 fn servers_killed_or_frozen_in_the_middle_of_a_batch() {
+    let _servers = alone();
     story(async |world| {
         assert_eq!(std::env::var("TESTBED_COMMITLOG_SYNC").as_deref(), Ok("batch"), "a killed Cassandra keeps what it acknowledged only so: make faults");
         let mut random = random();

@@ -5,6 +5,7 @@
 //! Brokers delete a group's offsets together with the topic, and after `offsets.retention.minutes` (7 days) without a commit.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -42,13 +43,17 @@ impl Tail {
             partitions.add_partition_range(&self.topic, 0, last);
         }
         let what = "asking for the committed offsets";
-        let offsets = match self.consumer.committed_offsets(partitions, ANSWER) {
-            Ok(offsets) => offsets,
-            Err(error) if denied(&error) => {
-                tracing::warn!(%error, "the brokers refuse the producer's group: each start searches the topic itself");
-                return Ok(None);
+        let begun = Instant::now();
+        let offsets = loop {
+            match self.consumer.committed_offsets(partitions.clone(), ANSWER) {
+                Ok(offsets) => break offsets,
+                Err(error) if is_moving(&error) && begun.elapsed() < ANSWER => _ = self.consumer.poll(Duration::from_millis(100)),
+                Err(error) if denied(&error) => {
+                    tracing::warn!(%error, "the brokers refuse the producer's group: each start searches the topic itself");
+                    return Ok(None);
+                }
+                Err(error) => return Err(self.fault(what, &error)),
             }
-            Err(error) => return Err(self.fault(what, &error)),
         };
         let mut hint: Option<Hint> = None;
         for element in offsets.elements() {
@@ -81,6 +86,12 @@ impl Tail {
             _ => Ok(()),
         }
     }
+}
+
+/// The group's coordinator has just begun, or is another broker now: no outage, but what the first group of a new cluster meets.
+fn is_moving(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::NotCoordinator | RDKafkaErrorCode::CoordinatorNotAvailable | RDKafkaErrorCode::CoordinatorLoadInProgress))
 }
 
 fn denied(error: &KafkaError) -> bool {

@@ -1,7 +1,5 @@
 //! The operator's promises: it ends in the same state whenever it is killed, does nothing when there is nothing to do, and repairs what was broken behind its back.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
-
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -15,25 +13,7 @@ use tapeline_e2e::footprint::Footprint;
 use tapeline_e2e::world::story_with_own_operator;
 use tapeline_e2e::{Pipeline, World, command, eventually, processes, status, story, topic, within};
 
-const SMALL: &str = include_str!("../pipelines/small.yaml");
-
-async fn ready(world: &World) -> Pipeline<'_> {
-    world.apply_secrets().await.unwrap();
-    let pipeline = world.pipeline(SMALL);
-    pipeline.apply().await.unwrap();
-    pipeline.until_ready(within(90)).await;
-    pipeline
-}
-
-async fn volume(world: &World) -> Result<i64> {
-    let sql = format!("SELECT CAST(COALESCE(SUM(total_volume), 0) AS SIGNED) FROM `{}`.aggregated_data", world.schema());
-    Ok(sqlx::query(AssertSqlSafe(sql)).fetch_one(&world.mysql).await?.try_get(0)?)
-}
-
-async fn trades(world: &World) -> Result<usize> {
-    let sql = format!("SELECT id FROM {}.real_time_data", world.schema());
-    Ok(world.cassandra.query_unpaged(sql, ()).await?.into_rows_result()?.rows_num())
-}
+use crate::small::{SMALL, ready, rows, volume};
 
 /// Sends `count` trades of volume 1 with ids from `first` on, and waits until both stores have `total`.
 async fn feed(world: &World, first: i64, count: i64, total: i64) {
@@ -45,8 +25,8 @@ async fn feed(world: &World, first: i64, count: i64, total: i64) {
 
 async fn arrived(world: &World, total: i64) {
     eventually(&format!("{total} trades in both stores"), within(60), async || {
-        let (volume, trades) = (volume(world).await?, trades(world).await?);
-        ensure!(volume == total && i64::try_from(trades)? == total, "MySQL {volume}, Cassandra {trades}");
+        let (volume, trades) = (volume(world).await?, rows(world).await?);
+        ensure!(volume == total && trades == total, "MySQL {volume}, Cassandra {trades}");
         Ok(())
     })
     .await;
@@ -344,7 +324,7 @@ fn a_deleted_pipeline_keeps_its_data_and_another_of_its_name_goes_on() {
             Ok(())
         })
         .await;
-        assert_eq!((volume(world).await.unwrap(), trades(world).await.unwrap()), (3, 3));
+        assert_eq!((volume(world).await.unwrap(), rows(world).await.unwrap()), (3, 3));
         assert!(topic::names(&world.kafka).await.unwrap().contains(&world.topic("ticks")));
 
         pipeline.apply().await.unwrap();

@@ -1,19 +1,17 @@
 //! Where workers begin, and where they go on: from the end of a topic, behind the marks of transactions, and after a rebalance in the middle of an outage.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
-
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use serde_json::json;
 use sqlx::mysql::MySqlConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use sqlx::{Connection as _, Executor as _};
 use tapeline_api::TradingPipeline;
 use tapeline_e2e::wait::all_along;
 use tapeline_e2e::{World, connect, eventually, status, story, topic, within};
 
-const SMALL: &str = include_str!("../pipelines/small.yaml");
+use crate::small::{SMALL, ready, rows, volume};
 
 fn trades(ids: std::ops::Range<i64>) -> Vec<String> {
     ids.map(|id| format!(r#"{{"id": {id}, "created_at": "2024-08-25T07:04:45Z", "sector": "IT", "volume": 1}}"#)).collect()
@@ -22,16 +20,6 @@ fn trades(ids: std::ops::Range<i64>) -> Vec<String> {
 async fn send(world: &World, ids: std::ops::Range<i64>) {
     let payloads = trades(ids);
     topic::send(&world.kafka, &world.topic("ticks"), None, &payloads.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap();
-}
-
-async fn volume(world: &World) -> Result<i64> {
-    let sql = format!("SELECT CAST(COALESCE(SUM(total_volume), 0) AS SIGNED) FROM `{}`.aggregated_data", world.schema());
-    Ok(sqlx::query(AssertSqlSafe(sql)).fetch_one(&world.mysql).await?.try_get(0)?)
-}
-
-async fn rows(world: &World) -> Result<i64> {
-    let sql = format!("SELECT id FROM {}.real_time_data", world.schema());
-    Ok(i64::try_from(world.cassandra.query_unpaged(sql, ()).await?.into_rows_result()?.rows_num())?)
 }
 
 async fn exactly(world: &World, count: i64, deadline: Duration) {
@@ -76,10 +64,7 @@ fn a_query_that_starts_at_the_end_reads_nothing_of_what_was_there_in_any_partiti
 #[test]
 fn the_marks_of_transactions_are_no_lag_and_what_was_aborted_is_not_read() {
     story(async |world| {
-        world.apply_secrets().await.unwrap();
-        let pipeline = world.pipeline(SMALL);
-        pipeline.apply().await.unwrap();
-        pipeline.until_ready(within(90)).await;
+        let pipeline = ready(world).await;
         let (kafka, topic, id) = (world.kafka.clone(), world.topic("ticks"), world.topic("transactions"));
         tokio::task::spawn_blocking(move || -> Result<()> {
             let producer: ThreadedProducer<DefaultProducerContext> = connect::kafka(&kafka).set("transactional.id", &id).create()?;

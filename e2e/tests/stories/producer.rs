@@ -1,7 +1,5 @@
 //! The producers' own promise: whatever ends one, it goes on where it stopped, and each trade is in the topic once.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
-
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

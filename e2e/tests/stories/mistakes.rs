@@ -1,8 +1,6 @@
 //! What a user gets wrong, and what the conditions then say: within 15 s, with the field, the problem and the remedy. Put right, it heals by itself. What was
 //! right all along is not touched.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
-
 use anyhow::{Result, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
@@ -10,7 +8,8 @@ use sqlx::AssertSqlSafe;
 use tapeline_api::TradingPipeline;
 use tapeline_e2e::{Pipeline, World, eventually, status, story, topic, within};
 
-const SMALL: &str = include_str!("../pipelines/small.yaml");
+use crate::small::{SMALL, ready};
+
 /// From the moment of the mistake until a condition speaks of it.
 const SOON: u64 = 15;
 
@@ -56,10 +55,7 @@ async fn raw_goes_on(world: &World, id: i64) {
 #[test]
 fn a_typo_in_a_query_is_named_with_the_nearest_column() {
     story(async |world| {
-        world.apply_secrets().await.unwrap();
-        let mut pipeline = world.pipeline(SMALL);
-        pipeline.apply().await.unwrap();
-        pipeline.until_ready(within(90)).await;
+        let mut pipeline = ready(world).await;
         let before = (pipeline.generation("raw").await.unwrap(), pipeline.generation("volume").await.unwrap());
         let pods = pipeline.pods("volume").await.unwrap();
 

@@ -1,7 +1,5 @@
 //! One operator works at a time, and one that lost its Lease does nothing until it holds it again.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
-
 use anyhow::{Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -13,7 +11,7 @@ use tapeline_e2e::wait::all_along;
 use tapeline_e2e::world::story_with_own_operator;
 use tapeline_e2e::{World, audit, eventually, within};
 
-const SMALL: &str = include_str!("../pipelines/small.yaml");
+use crate::small::ready;
 
 /// Takes the Lease, or renews it, as another operator would.
 async fn hold(leases: &Api<Lease>) -> Result<()> {
@@ -34,10 +32,7 @@ async fn restarts(world: &World) -> Result<i32> {
 #[test]
 fn an_operator_that_lost_its_lease_ends_and_waits_for_it() {
     story_with_own_operator(async |world| {
-        world.apply_secrets().await.unwrap();
-        let pipeline = world.pipeline(SMALL);
-        pipeline.apply().await.unwrap();
-        pipeline.until_ready(within(90)).await;
+        let pipeline = ready(world).await;
         let leases: Api<Lease> = Api::namespaced(world.kube.clone(), &world.operator.release);
         let deployments: Api<Deployment> = Api::namespaced(world.kube.clone(), &world.namespace);
 

@@ -1,11 +1,11 @@
 //! The main job: `examples/stock-volume.yaml`, applied as a user applies it, over the whole history.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
-
 use std::process::Command;
 
 use anyhow::ensure;
 use tapeline_e2e::{World, command, eventually, golden, status, story, topic, within};
+
+use crate::small::ready;
 
 #[test]
 fn a_full_replay_gives_the_golden_sums_in_both_stores() {
@@ -73,10 +73,7 @@ async fn what_kubectl_shows(world: &World, name: &str) {
 #[test]
 fn numbers_of_the_workers_come_into_the_status() {
     story(async |world| {
-        world.apply_secrets().await.unwrap();
-        let pipeline = world.pipeline(include_str!("../pipelines/small.yaml"));
-        pipeline.apply().await.unwrap();
-        pipeline.until_ready(within(90)).await;
+        let pipeline = ready(world).await;
         topic::send(&world.kafka, &world.topic("ticks"), None, &[r#"[{"id": 1, "volume": 5}, {"id": 2, "volume": 7}]"#]).await.unwrap();
         pipeline
             .until("a lag of 0 for both queries", within(150), |pipeline| {

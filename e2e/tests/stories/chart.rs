@@ -1,7 +1,5 @@
 //! The chart: the API server takes what it renders, it grants what the operator uses and no more, and everything runs under the `restricted` Pod Security level.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
-
 use std::collections::BTreeSet;
 
 use anyhow::ensure;
@@ -10,7 +8,7 @@ use tapeline_e2e::bed::block_on;
 use tapeline_e2e::chart::Operator;
 use tapeline_e2e::{Pipeline, World, audit, command, eventually, status, story, within};
 
-const SMALL: &str = include_str!("../pipelines/small.yaml");
+use crate::small::ready;
 
 #[test]
 fn the_api_server_takes_what_the_chart_renders() {
@@ -39,10 +37,7 @@ fn values_that_the_chart_does_not_know_are_refused() {
 fn everything_runs_restricted_and_with_the_charts_role_only() {
     story(async |world| {
         let mark = audit::mark().unwrap();
-        world.apply_secrets().await.unwrap();
-        let pipeline = world.pipeline(SMALL);
-        pipeline.apply().await.unwrap();
-        pipeline.until_ready(within(90)).await;
+        let pipeline = ready(world).await;
 
         let release = &world.operator.release;
         for namespace in [release, &world.namespace] {

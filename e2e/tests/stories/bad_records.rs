@@ -1,17 +1,15 @@
 //! Records that cannot be read: they are put aside with what is needed to find and repair them, and nothing else is held up.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
-
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::AssertSqlSafe;
 use tapeline_e2e::topic::{self, Record};
 use tapeline_e2e::wait::all_along;
 use tapeline_e2e::{World, eventually, status, story, within};
 
-const SMALL: &str = include_str!("../pipelines/small.yaml");
+use crate::small::{SMALL, ready, volume};
 
 fn trade(id: i64, volume: i64) -> String {
     format!(r#"{{"id": {id}, "created_at": "2024-08-25T07:04:45Z", "ticker": "IBM", "sector": "IT", "volume": {volume}}}"#)
@@ -22,12 +20,6 @@ async fn rows(world: &World) -> Result<BTreeMap<i64, i64>> {
     let sql = format!("SELECT id, CAST(volume AS bigint) FROM {}.real_time_data", world.schema());
     let result = world.cassandra.query_unpaged(sql, ()).await?.into_rows_result()?;
     Ok(result.rows::<(i64, Option<i64>)>()?.map(|row| row.map(|(id, volume)| (id, volume.unwrap_or(-1)))).collect::<Result<_, _>>()?)
-}
-
-/// The volume in MySQL.
-async fn volume(world: &World) -> Result<i64> {
-    let sql = format!("SELECT CAST(COALESCE(SUM(total_volume), 0) AS SIGNED) FROM `{}`.aggregated_data", world.schema());
-    Ok(sqlx::query(AssertSqlSafe(sql)).fetch_one(&world.mysql).await?.try_get(0)?)
 }
 
 /// The letter of `query` for the record at `offset`.
@@ -50,10 +42,7 @@ async fn arrived(world: &World, expected: &[(i64, i64)]) {
 #[test]
 fn a_bad_record_goes_to_the_dead_letter_topic_and_its_neighbours_arrive() {
     story(async |world| {
-        world.apply_secrets().await.unwrap();
-        let pipeline = world.pipeline(SMALL);
-        pipeline.apply().await.unwrap();
-        pipeline.until_ready(within(90)).await;
+        let pipeline = ready(world).await;
 
         let broken = r#"{"id": 2, "volume": "#;
         let wrong_type = r#"{"id": 4, "volume": "a lot"}"#;

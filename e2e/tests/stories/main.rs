@@ -1,0 +1,13 @@
+//! What a user sees, told on the real servers of the test bed. Stories run beside each other, so each has a namespace, and names of its own ([`tapeline_e2e::World`]).
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod bad_records;
+mod chart;
+mod leadership;
+mod mistakes;
+mod operator;
+mod positions;
+mod producer;
+mod small;
+mod stock_volume;
