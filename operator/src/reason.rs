@@ -64,6 +64,28 @@ pub enum Area {
     Workers,
 }
 
+impl Area {
+    /// The system that it depends on, as metrics name it.
+    #[must_use]
+    pub const fn system(self) -> &'static str {
+        match self {
+            Self::Topics | Self::Workers => "kafka",
+            Self::Cassandra => "cassandra",
+            Self::MySql => "mysql",
+        }
+    }
+
+    /// That this system does not answer.
+    #[must_use]
+    pub const fn unreachable(self) -> Reason {
+        match self {
+            Self::Topics | Self::Workers => Reason::KafkaUnreachable,
+            Self::Cassandra => Reason::CassandraUnreachable,
+            Self::MySql => Reason::MySQLUnreachable,
+        }
+    }
+}
+
 /// What is wrong with a part of a pipeline: a topic, a table, a query.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Problem {

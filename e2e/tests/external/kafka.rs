@@ -181,7 +181,7 @@ async fn a_deleted_topic_comes_back_under_the_next_incarnation() {
     assert!(matches!(node(&applied, &name).state, NodeState::Recreated(_)));
     assert_eq!((memory.topic(&name).incarnation, memory.topic(&name).partitions), (Some(2), Some(2)));
     let again = planned(&client, &desired, &memory).await;
-    assert!(again.is_empty() && again.topics[0].state == NodeState::AsDeclared);
+    assert!(again.is_empty() && again.topics[0].steps.state == NodeState::AsDeclared);
 }
 
 #[tokio::test]

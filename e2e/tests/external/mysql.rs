@@ -173,7 +173,8 @@ async fn tables_grow_and_what_would_lose_data_is_refused() {
     spec.tables[1].columns[3].type_ = MySqlType::Int;
     spec.tables[1].columns.push(serde_json::from_value(json!({"name": "venue", "type": "varchar(8)", "nullable": false})).unwrap());
     let applied = reconcile(&client, &spec, &mut memory, &owner).await;
-    let fields: Vec<&str> = node(&applied, &format!("{database}.aggregated_data")).problems().into_iter().map(|(field, _)| field).collect();
+    let NodeState::Refused(refusals) = &node(&applied, &format!("{database}.aggregated_data")).state else { panic!("{applied:#?}") };
+    let fields: Vec<&str> = refusals.iter().map(|refusal| refusal.field.as_str()).collect();
     assert_eq!(fields, ["spec.mysql.tables[1].columns[3].type", "spec.mysql.tables[1].columns[7].nullable"]);
     assert!(node(&applied, &format!("{database}.profile")).state.is_as_declared());
 }

@@ -55,9 +55,13 @@ impl Breaker {
         }
     }
 
-    /// The server answers.
-    pub(super) fn close(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// What came of connecting, which stands for those who come next.
+    pub(super) fn learn<T>(&self, result: Result<T, Fault>) -> Result<T, Fault> {
+        match &result {
+            Ok(_) => *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None,
+            Err(fault) => self.note(fault),
+        }
+        result
     }
 }
 
@@ -73,7 +77,7 @@ mod tests {
         let fault = Fault::unreachable("connection refused");
         breaker.note(&fault);
         assert_eq!(breaker.check(), Err(fault));
-        breaker.close();
+        assert_eq!(breaker.learn(Ok(())), Ok(()));
         assert_eq!(breaker.check(), Ok(()));
     }
 }

@@ -9,6 +9,9 @@
 //!          the caller stores result.resources() and result.topics
 //! ```
 //!
+//! What they have in common is written once: `connection` (shared, behind a breaker), `steps` (of a plan, with the books of who owns what) and `walk` (over the
+//! steps).
+//!
 //! A converged system is only read: its plan [is empty](kafka::Plan::is_empty) and applying it sends nothing. Every operation is safe when it is run twice,
 //! since a process that is killed cannot know how far it came. No request takes longer than its timeout ([`CONNECT_TIMEOUT`], [`REQUEST_TIMEOUT`],
 //! [`DDL_TIMEOUT`]).
@@ -19,12 +22,14 @@
 mod breaker;
 pub mod cassandra;
 mod clients;
+mod connection;
 mod guard;
 pub mod kafka;
 pub mod mysql;
 mod ownership;
 mod reach;
 mod steps;
+mod walk;
 
 use std::time::Duration;
 
@@ -35,7 +40,7 @@ use tapeline_api::pipeline::status::{Origin, ResourceKind, ResourceStatus, Topic
 pub use clients::Clients;
 pub use guard::Guard;
 pub use ownership::{Owner, OwnerRow};
-pub use steps::NodePlan;
+pub use steps::{NodePlan, Plan};
 
 /// How long connecting to a server may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -131,8 +136,6 @@ pub struct NodeOutcome {
     pub origin: Option<Origin>,
     /// The id of the server that holds it.
     pub server: String,
-    /// Something worth saying that is not a problem: a replication factor that differs from the declared one.
-    pub note: Option<String>,
 }
 
 /// How a node is.
@@ -157,25 +160,6 @@ impl NodeState {
     #[must_use]
     pub const fn is_as_declared(&self) -> bool {
         matches!(self, Self::AsDeclared | Self::Changed(_) | Self::Recreated(_))
-    }
-}
-
-impl NodeOutcome {
-    /// What stands against it, each with the path of its field.
-    #[must_use]
-    pub fn problems(&self) -> Vec<(&str, &str)> {
-        match &self.state {
-            NodeState::AsDeclared | NodeState::Changed(_) | NodeState::Recreated(_) => Vec::new(),
-            NodeState::Waiting(error) => vec![(&error.field, &error.message)],
-            NodeState::Missing(message) => vec![(&self.node.field, message)],
-            NodeState::Refused(refusals) => refusals.iter().map(|refusal| (refusal.field.as_str(), refusal.message.as_str())).collect(),
-        }
-    }
-
-    /// A node that could not be looked at.
-    #[must_use]
-    pub fn waiting(node: Node, error: ExternalError) -> Self {
-        Self { node, state: NodeState::Waiting(error), origin: None, server: String::new(), note: None }
     }
 }
 
@@ -254,12 +238,6 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// What became of `nodes` when their server could not be described at all.
-    #[must_use]
-    pub fn waiting(nodes: Vec<Node>, error: &ExternalError) -> Self {
-        Self { nodes: nodes.into_iter().map(|node| NodeOutcome::waiting(node, error.clone())).collect(), topics: Vec::new() }
-    }
-
     /// The entries for `status.resources`. What only was looked at has none; what could not be reached keeps the one it has.
     #[must_use]
     pub fn resources(&self) -> Vec<ResourceStatus> {

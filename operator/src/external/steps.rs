@@ -1,9 +1,37 @@
-//! What is common to the plans of the stores: a list of operations for each node, and what is true when they are done.
+//! What is common to the plans of the stores: a list of operations for each node, what is true when they are done, and the books of who owns what.
 
-use tapeline_api::pipeline::status::{Origin, ResourceStatus};
+use tapeline_api::names::SqlName;
+use tapeline_api::pipeline::status::{Origin, ResourceKind, ResourceStatus};
 
-use super::ownership::OwnerRow;
-use super::{Loss, Node, NodeOutcome, NodeState, Recorded, Records, Refusal};
+use super::ownership::{self, OwnerRow, Standing, kind_name};
+use super::{Loss, Node, NodeOutcome, NodeState, Owner, Recorded, Records, Refusal};
+
+/// What must happen to a database or keyspace and to what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan<O> {
+    /// The id of the server.
+    pub server: String,
+    /// The database or keyspace.
+    pub schema: SqlName,
+    /// This pipeline.
+    pub owner: Owner,
+    /// The database or keyspace, then what is in it, in the order of the specification.
+    pub nodes: Vec<NodePlan<O>>,
+}
+
+impl<O> Plan<O> {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.iter().all(|node| node.ops.is_empty())
+    }
+
+    /// What to store before it is applied.
+    #[must_use]
+    pub fn records(&self) -> Records {
+        records(&self.nodes)
+    }
+}
 
 /// What must happen to one node of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,17 +76,34 @@ impl<O> NodePlan<O> {
         }
     }
 
-    /// Marks it as one that is about to be created on `server`, and as lost if it was there before.
-    pub(super) fn creates(&mut self, recorded: Recorded<'_>, server: &str, loss: Option<String>) {
-        let Node { kind, name, .. } = &self.node;
-        if recorded.origin(*kind, name, server) != Some(Origin::Creating) {
-            self.record = Some(ResourceStatus { kind: *kind, name: name.clone(), origin: Origin::Creating, server: Some(server.to_owned()) });
+    /// Marks it as one that is about to be created, and as lost if it was there before.
+    pub(super) fn creates(&mut self, books: &Books<'_>, loss: Option<String>) {
+        if books.origin(&self.node) != Some(Origin::Creating) {
+            self.record = Some(creating(&self.node, books.server));
         }
         if let Some(loss) = loss {
-            self.state = NodeState::Recreated(loss.clone());
-            self.loss = Some(loss);
+            self.loses(loss);
         }
         self.origin = Some(Origin::Created);
+    }
+
+    /// Marks a database or keyspace, in the system's `word`, as one that is about to be created.
+    pub(super) fn creates_root(&mut self, books: &Books<'_>, word: &str) {
+        let name = &self.node.name;
+        let lost = is_lost(None, books.origin(&self.node)).then(|| {
+            format!(
+                "{word} {name} had been dropped and was created again, empty, with the progress of all queries in it: rows are missing \
+                until they are replayed"
+            )
+        });
+        self.state = NodeState::Changed(format!("created {word} {name}"));
+        self.creates(books, lost);
+    }
+
+    /// What is lost is created again, empty.
+    pub(super) fn loses(&mut self, loss: String) {
+        self.state = NodeState::Recreated(loss.clone());
+        self.loss = Some(loss);
     }
 
     /// What became of it: `failed` where an operation was not done.
@@ -66,16 +111,131 @@ impl<O> NodePlan<O> {
         // Nothing new is recorded then. What was to be created stays recorded as under way, what existed stays what it was, and a database that was found, but
         // takes no table, is not the pipeline's yet: once it were, that Tapeline's own tables are missing would mean that somebody had dropped them.
         let origin = self.origin.filter(|_| failed.is_none());
-        NodeOutcome { node: self.node.clone(), state: failed.unwrap_or_else(|| self.state.clone()), origin, server: server.to_owned(), note: None }
+        NodeOutcome { node: self.node.clone(), state: failed.unwrap_or_else(|| self.state.clone()), origin, server: server.to_owned() }
     }
 }
 
+/// What is stored of a node that is about to be created on `server`.
+pub(super) fn creating(node: &Node, server: &str) -> ResourceStatus {
+    ResourceStatus { kind: node.kind, name: node.name.clone(), origin: Origin::Creating, server: Some(server.to_owned()) }
+}
+
 /// What to store before the plan that consists of `nodes` is applied.
-pub(super) fn records<O>(nodes: &[NodePlan<O>]) -> Records {
-    Records {
-        resources: nodes.iter().filter_map(|plan| plan.record.clone()).collect(),
-        topics: Vec::new(),
-        losses: nodes.iter().filter_map(|plan| Some(Loss { node: plan.node.clone(), message: plan.loss.clone()? })).collect(),
+pub(super) fn records<'a, O: 'a>(nodes: impl IntoIterator<Item = &'a NodePlan<O>>) -> Records {
+    let mut records = Records::default();
+    for plan in nodes {
+        records.resources.extend(plan.record.clone());
+        records.losses.extend(plan.loss.iter().map(|message| Loss { node: plan.node.clone(), message: message.clone() }));
+    }
+    records
+}
+
+/// Operations on the table of owners, which each store has.
+pub(super) trait OwnerOp {
+    /// Stores who owns something, if nobody else does.
+    const CLAIM: fn(OwnerRow) -> Self;
+    /// Stores what is true of it now.
+    const STORE: fn(OwnerRow) -> Self;
+}
+
+/// What is written of who owns what on a server: in the object's status, and in the table of owners beside the data.
+#[derive(Clone, Copy)]
+pub(super) struct Books<'a> {
+    pub(super) recorded: Recorded<'a>,
+    pub(super) owners: Option<&'a [OwnerRow]>,
+    pub(super) owner: &'a Owner,
+    pub(super) server: &'a str,
+}
+
+impl<'a> Books<'a> {
+    /// How the pipeline came by `node`, by the object's status.
+    pub(super) fn origin(&self, node: &Node) -> Option<Origin> {
+        self.recorded.origin(node.kind, &node.name, self.server)
+    }
+
+    /// Whose `name` is, by the table of owners.
+    pub(super) fn standing(&self, kind: &str, name: &SqlName) -> Standing<'a> {
+        ownership::standing(self.owners, kind, name.as_str(), self.owner)
+    }
+
+    /// A row of this pipeline's.
+    pub(super) fn row(&self, kind: ResourceKind, name: &SqlName, origin: Origin, spec_hash: String) -> OwnerRow {
+        OwnerRow::new(kind_name(kind), name.as_str(), self.owner, origin, spec_hash)
+    }
+
+    /// What is written of the table or view `name`. If it is another pipeline's there is no entry, and `plan` is refused. `schema` is quoted.
+    pub(super) fn entry<O>(&self, plan: &mut NodePlan<O>, name: &SqlName, schema: &str, spec_hash: String) -> Option<Entry<'a>> {
+        let kind = plan.node.kind;
+        match self.standing(kind_name(kind), name) {
+            Standing::Theirs(row) => {
+                plan.refuse(vec![ownership::conflict(&plan.node, self.owner, row, schema)]);
+                None
+            }
+            Standing::Free(row) => Some(Entry { books: *self, row, recorded: self.origin(&plan.node), done: self.row(kind, name, Origin::Created, spec_hash) }),
+        }
+    }
+}
+
+/// What the books say of a table or view that is this pipeline's, or nobody's yet.
+pub(super) struct Entry<'a> {
+    books: Books<'a>,
+    pub(super) row: Option<&'a OwnerRow>,
+    pub(super) recorded: Option<Origin>,
+    /// The row of one that was created and is as declared.
+    done: OwnerRow,
+}
+
+impl Entry<'_> {
+    /// How the pipeline came by it, as it exists.
+    pub(super) fn origin(&self) -> Origin {
+        origin_of_existing(self.row, self.recorded)
+    }
+
+    /// Its row when it is as declared.
+    pub(super) fn target(&self, origin: Origin) -> OwnerRow {
+        OwnerRow { origin: origin.to_string(), ..self.done.clone() }
+    }
+
+    /// A table that is not there: it is claimed, created by `create`, and stored as created.
+    pub(super) fn create<O: OwnerOp>(&self, plan: &mut NodePlan<O>, create: impl IntoIterator<Item = O>) {
+        let name = &plan.node.name;
+        let lost = is_lost(self.row, self.recorded).then(|| {
+            format!(
+                "table {name} had been dropped and was created again, empty: rows below the stored progress of the queries that write to it are missing \
+            until they are replayed"
+            )
+        });
+        plan.state = NodeState::Changed(format!("created table {name}"));
+        plan.creates(&self.books, lost);
+        if self.row.is_none() {
+            plan.ops.push(O::CLAIM(self.target(Origin::Creating)));
+        }
+        plan.ops.extend(create);
+        if self.row != Some(&self.done) {
+            plan.ops.push(O::STORE(self.done.clone()));
+        }
+    }
+
+    /// A table that is there, behind what is to be done to it: it is taken over if it is nobody's. Nothing is done, and `false` returned, if it is refused.
+    pub(super) fn keep<O: OwnerOp>(&self, plan: &mut NodePlan<O>) -> bool {
+        let origin = self.origin();
+        if matches!(plan.state, NodeState::Refused(_)) {
+            plan.ops.clear();
+            // What was refused before it was ours is not ours.
+            plan.origin = self.row.map(|_| origin).or(self.recorded);
+            return false;
+        }
+        plan.origin = Some(origin);
+        match self.row {
+            None => {
+                // First of all: another pipeline may be about to take it over as well.
+                plan.ops.insert(0, O::CLAIM(self.target(origin)));
+                plan.changed(format!("took over table {}, which was there", plan.node.name));
+            }
+            Some(row) if *row != self.target(origin) => plan.ops.push(O::STORE(self.target(origin))),
+            Some(_) => {}
+        }
+        true
     }
 }
 
@@ -97,10 +257,8 @@ pub(super) fn is_lost(row: Option<&OwnerRow>, recorded: Option<Origin>) -> bool 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use tapeline_api::pipeline::status::ResourceKind;
 
     use super::*;
-    use crate::external::Owner;
 
     fn row(origin: Option<Origin>) -> Option<OwnerRow> {
         origin.map(|origin| OwnerRow::new("MySQLTable", "t", &Owner::new("c", "n", "p"), origin, String::new()))

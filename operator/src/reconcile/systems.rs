@@ -113,13 +113,8 @@ pub fn node_problems(area: Area, outcome: &NodeOutcome) -> Vec<Problem> {
 }
 
 fn from_error(area: Area, error: &ExternalError) -> Problem {
-    let unreachable = match area {
-        Area::Topics | Area::Workers => Reason::KafkaUnreachable,
-        Area::Cassandra => Reason::CassandraUnreachable,
-        Area::MySql => Reason::MySQLUnreachable,
-    };
     let (reason, cure) = match error.class {
-        ErrorClass::Unreachable => (unreachable, Cure::Waiting),
+        ErrorClass::Unreachable => (area.unreachable(), Cure::Waiting),
         ErrorClass::Denied => (Reason::AccessDenied, Cure::Waiting),
         // A reconcile that is no longer the leader's ends before its problems are told.
         ErrorClass::Failed | ErrorClass::NotLeader => (Reason::OperationFailed, Cure::Waiting),
@@ -187,9 +182,7 @@ impl Step<'_> {
         };
         self.leave_to_others(&mut desired, &actual.cluster_id);
         let plan = kafka::plan(&desired, &actual, self.recorded(), &self.owner, &client.contested(&actual, &self.owner));
-        self.record(plan.records()).await?;
-        let applied = client.apply(&plan, &self.guard).await;
-        Ok(self.done("kafka", applied))
+        self.carry_out(Area::Topics, plan.records(), || client.apply(&plan, &self.guard)).await
     }
 
     /// A topic has no place for its owner, as a table has: of several pipelines that declare one, the oldest manages it.
@@ -218,9 +211,7 @@ impl Step<'_> {
             Err(error) => return Ok(Some(self.unreachable(Area::Cassandra, &error))),
         };
         let plan = cassandra::plan(&desired, &actual, self.recorded(), &self.owner);
-        self.record(plan.records()).await?;
-        let applied = client.apply(&plan, &self.guard).await;
-        let mut system = self.done("cassandra", applied);
+        let mut system = self.carry_out(Area::Cassandra, plan.records(), || client.apply(&plan, &self.guard)).await?;
         system.looked_up = looked_up.into_iter().map(|name| (name.clone(), lookup::cassandra_columns(&actual, &name))).collect();
         Ok(Some(system))
     }
@@ -243,9 +234,7 @@ impl Step<'_> {
             Err(error) => return Ok(Some(self.unreachable(Area::MySql, &error))),
         };
         let plan = mysql::plan(&desired, &actual, self.recorded(), &self.owner);
-        self.record(plan.records()).await?;
-        let applied = client.apply(&plan, &self.guard).await;
-        let mut system = self.done("mysql", applied);
+        let mut system = self.carry_out(Area::MySql, plan.records(), || client.apply(&plan, &self.guard)).await?;
         system.looked_up = looked_up.into_iter().map(|name| (name.clone(), lookup::mysql_columns(&actual, &name))).collect();
         system.inputs = inputs.rows.values().filter_map(|rows| rows.as_ref().err().cloned()).collect();
         Ok(Some(system))
@@ -255,31 +244,23 @@ impl Step<'_> {
         Recorded { topics: &self.status.topics, resources: &self.status.resources }
     }
 
-    /// Before something is created, that it is about to be: a process that is killed in between is followed by one that knows.
-    async fn record(&self, records: Records) -> Result<(), Error> {
-        if records.is_empty() {
-            return Ok(());
+    /// Stores `records`, and then applies the plan that they are of. Before something is created, it is stored that it is about to be: a process that is killed
+    /// in between is followed by one that knows.
+    async fn carry_out<F: Future<Output = Applied>>(&self, area: Area, records: Records, apply: impl FnOnce() -> F) -> Result<System, Error> {
+        if !records.is_empty() {
+            let generation = self.target.generation;
+            let change = |status: &mut TradingPipelineStatus| losses::record(status, records, generation);
+            self.scope.shared.statuses.update(&self.scope.shared, self.target, change).await?;
         }
-        let generation = self.target.generation;
-        let change = |status: &mut TradingPipelineStatus| losses::record(status, records, generation);
-        self.scope.shared.statuses.update(&self.scope.shared, self.target, change).await?;
-        Ok(())
+        let applied = apply().await;
+        let failed = applied.nodes.iter().any(|outcome| matches!(outcome.state, NodeState::Waiting(_)));
+        self.scope.shared.metrics.external_call(area.system(), !failed);
+        Ok(System { applied, ..System::default() })
     }
 
     fn unreachable(&self, area: Area, error: &ExternalError) -> System {
-        let system = match area {
-            Area::Topics | Area::Workers => "kafka",
-            Area::Cassandra => "cassandra",
-            Area::MySql => "mysql",
-        };
-        self.scope.shared.metrics.external_call(system, false);
+        self.scope.shared.metrics.external_call(area.system(), false);
         System::unavailable(from_error(area, error))
-    }
-
-    fn done(&self, system: &str, applied: Applied) -> System {
-        let failed = applied.nodes.iter().any(|outcome| matches!(outcome.state, NodeState::Waiting(_)));
-        self.scope.shared.metrics.external_call(system, !failed);
-        System { applied, ..System::default() }
     }
 }
 
@@ -319,7 +300,8 @@ mod tests {
 
     fn system(class: ErrorClass) -> System {
         let node = Node { kind: ResourceKind::Topic, name: "t".into(), field: "spec.kafka.topics[0]".into() };
-        System { applied: Applied { nodes: vec![NodeOutcome::waiting(node, error(class))], topics: Vec::new() }, ..System::default() }
+        let outcome = NodeOutcome { node, state: NodeState::Waiting(error(class)), origin: None, server: String::new() };
+        System { applied: Applied { nodes: vec![outcome], topics: Vec::new() }, ..System::default() }
     }
 
     #[test]

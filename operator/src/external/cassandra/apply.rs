@@ -1,6 +1,8 @@
 //! Carries out a plan for a keyspace. Changes of the schema are serialised for each cluster and wait until all nodes agree; rows of owners are written with
 //! lightweight transactions throughout, as these must not be mixed with others.
 
+use std::sync::Arc;
+
 use scylla::client::session::Session;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
 use scylla::statement::unprepared::Statement;
@@ -14,96 +16,70 @@ use super::plan::NodePlan;
 use super::{Client, Op, Plan, ddl, describe};
 use crate::external::breaker::Fault;
 use crate::external::ownership::{self, OwnerRow};
-use crate::external::{Applied, DDL_TIMEOUT, ErrorClass, Guard, NodeState, Refusal, RefusalReason};
-
-/// Why an operation was not done.
-enum Failure {
-    Fault(Fault),
-    Refused(Refusal),
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
+use crate::external::walk::{Failure, System, walk};
+use crate::external::{Applied, DDL_TIMEOUT, ExternalError, Guard, NodeState, Refusal, RefusalReason};
 
 /// Carries out `plan`.
 pub(super) async fn apply(client: &Client, plan: &Plan, guard: &Guard) -> Applied {
-    let mut applied = Applied::default();
-    let mut keyspace_failed = None;
-    for (index, node) in plan.nodes.iter().enumerate() {
-        let failed = match &keyspace_failed {
-            // A table needs its keyspace; what it needs fails for the keyspace's reason.
-            Some(state) if !node.ops.is_empty() => Some(NodeState::clone(state)),
-            _ if node.ops.is_empty() => None,
-            _ => carry_out(client, plan, node, guard).await.err(),
-        };
-        if index == 0 {
-            keyspace_failed.clone_from(&failed);
-        }
-        applied.nodes.push(node.outcome(&plan.cluster_name, failed));
-    }
-    applied
+    walk(&Work { client, plan, guard }, plan, guard).await
 }
 
-async fn carry_out(client: &Client, plan: &Plan, node: &NodePlan, guard: &Guard) -> Result<(), NodeState> {
-    let session = client.session().await.map_err(|fault| NodeState::Waiting(client.endpoint.error(&fault)))?;
-    for op in &node.ops {
-        match run(client, &session, plan, node, op, guard).await {
-            Ok(()) => {}
-            Err(Failure::Refused(refusal)) => return Err(NodeState::Refused(vec![refusal])),
-            Err(Failure::Fault(fault)) => {
-                let mut error = client.failed(&fault).await;
-                if fault.class == ErrorClass::Failed {
-                    error.field.clone_from(&node.node.field);
+struct Work<'a> {
+    client: &'a Client,
+    plan: &'a Plan,
+    guard: &'a Guard,
+}
+
+impl System for Work<'_> {
+    type Op = Op;
+    type Session = Arc<Session>;
+
+    async fn begin(&self, _: &NodePlan) -> Result<Arc<Session>, Failure> {
+        Ok(self.client.session().await.map_err(|fault| self.client.endpoint.error(&fault))?)
+    }
+
+    async fn run(&self, session: Arc<Session>, node: &NodePlan, op: &Op) -> Result<Arc<Session>, Failure> {
+        let keyspace = &self.plan.schema;
+        match op {
+            Op::Create(cql) | Op::Alter(cql) => self.change_schema(&session, node, cql).await?,
+            Op::AddColumns { table, columns } => {
+                match self.change_schema(&session, node, &ddl::add_columns(keyspace, table, columns)).await {
+                    // An attempt before this one went through, though its answer was lost.
+                    Err(Failure::Node(NodeState::Refused(_))) if has_columns(&session, keyspace, table, columns).await? => {}
+                    result => result?,
                 }
-                return Err(NodeState::Waiting(error));
             }
+            Op::Claim(row) => claim(&session, self.plan, node, row).await?,
+            Op::Store(row) => store(&session, self.plan, row).await?,
         }
+        Ok(session)
     }
-    Ok(())
-}
 
-async fn run(client: &Client, session: &Session, plan: &Plan, node: &NodePlan, op: &Op, guard: &Guard) -> Result<(), Failure> {
-    may_write(guard)?;
-    match op {
-        Op::Create(cql) | Op::Alter(cql) => change_schema(client, session, plan, node, cql, guard).await,
-        Op::AddColumns { table, columns } => {
-            let cql = ddl::add_columns(&plan.keyspace, table, columns);
-            match change_schema(client, session, plan, node, &cql, guard).await {
-                // An attempt before this one went through, though its answer was lost.
-                Err(Failure::Refused(_)) if has_columns(session, &plan.keyspace, table, columns).await? => Ok(()),
-                result => result,
-            }
-        }
-        Op::Claim(row) => claim(session, plan, node, row).await,
-        Op::Store(row) => store(session, plan, row).await,
+    async fn failed(&self, fault: &Fault) -> ExternalError {
+        self.client.failed(fault).await
     }
 }
 
-fn may_write(guard: &Guard) -> Result<(), Fault> {
-    guard.check().map_err(|error| Fault { class: error.class, detail: error.message })
-}
-
-async fn change_schema(client: &Client, session: &Session, plan: &Plan, node: &NodePlan, cql: &str, guard: &Guard) -> Result<(), Failure> {
-    let lock = client.locks.of(&plan.cluster_name);
-    let _serialised = lock.lock().await;
-    session.await_schema_agreement().await.map_err(|error| agreement_fault(&error))?;
-    // Both can take longer than the lease lasts.
-    may_write(guard)?;
-    let mut statement = Statement::new(cql);
-    statement.set_request_timeout(Some(DDL_TIMEOUT));
-    // The driver waits for the nodes to agree behind each change, within the session's limit.
-    match session.query_unpaged(statement, ()).await {
-        Ok(_) => Ok(()),
-        Err(ExecutionError::RequestTimeout(limit)) => {
-            Err(Fault::failed(format!("a change of the schema was not done within {} s; it is looked at and repeated", limit.as_secs())).into())
+impl Work<'_> {
+    async fn change_schema(&self, session: &Session, node: &NodePlan, cql: &str) -> Result<(), Failure> {
+        let lock = self.client.locks.of(&self.plan.server);
+        let _serialised = lock.lock().await;
+        session.await_schema_agreement().await.map_err(|error| agreement_fault(&error))?;
+        // Both can take longer than the lease lasts.
+        self.guard.check()?;
+        let mut statement = Statement::new(cql);
+        statement.set_request_timeout(Some(DDL_TIMEOUT));
+        // The driver waits for the nodes to agree behind each change, within the session's limit.
+        match session.query_unpaged(statement, ()).await {
+            Ok(_) => Ok(()),
+            Err(ExecutionError::RequestTimeout(limit)) => {
+                Err(Fault::failed(format!("a change of the schema was not done within {} s; it is looked at and repeated", limit.as_secs())).into())
+            }
+            Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(code, message))) if is_refusal(&code) => {
+                Err(Refusal::new(RefusalReason::InvalidSpec, refused_field(node, cql), format!("Cassandra refuses it: {message}")).into())
+            }
+            Err(error) => Err(execution_fault(&error).into()),
         }
-        Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(code, message))) if is_refusal(&code) => {
-            Err(Failure::Refused(Refusal::new(RefusalReason::InvalidSpec, refused_field(node, cql), format!("Cassandra refuses it: {message}"))))
-        }
-        Err(error) => Err(execution_fault(&error).into()),
     }
 }
 
@@ -122,7 +98,7 @@ async fn has_columns(session: &Session, keyspace: &SqlName, table: &SqlName, col
 }
 
 async fn claim(session: &Session, plan: &Plan, node: &NodePlan, row: &OwnerRow) -> Result<(), Failure> {
-    let table = format!("{}.{RESOURCES_TABLE}", plan.keyspace.quoted());
+    let table = format!("{}.{RESOURCES_TABLE}", plan.schema.quoted());
     let statement = format!("INSERT INTO {table} (kind, name, owner, origin, spec_hash) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS");
     if conditional(session, &statement, (&row.kind, &row.name, &row.owner, &row.origin, &row.spec_hash)).await? {
         return Ok(());
@@ -137,11 +113,11 @@ async fn claim(session: &Session, plan: &Plan, node: &NodePlan, row: &OwnerRow) 
         return Ok(());
     }
     let winner = OwnerRow { owner, origin: origin.unwrap_or_default(), spec_hash: spec_hash.unwrap_or_default(), ..row.clone() };
-    Err(Failure::Refused(ownership::conflict(&node.node, &plan.owner, &winner, &plan.keyspace.quoted())))
+    Err(ownership::conflict(&node.node, &plan.owner, &winner, &plan.schema.quoted()).into())
 }
 
 async fn store(session: &Session, plan: &Plan, row: &OwnerRow) -> Result<(), Failure> {
-    let statement = format!("UPDATE {}.{RESOURCES_TABLE} SET origin = ?, spec_hash = ? WHERE kind = ? AND name = ? IF owner = ?", plan.keyspace.quoted());
+    let statement = format!("UPDATE {}.{RESOURCES_TABLE} SET origin = ?, spec_hash = ? WHERE kind = ? AND name = ? IF owner = ?", plan.schema.quoted());
     if conditional(session, &statement, (&row.origin, &row.spec_hash, &row.kind, &row.name, &row.owner)).await? {
         Ok(())
     } else {

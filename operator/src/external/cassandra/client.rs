@@ -1,7 +1,6 @@
 //! The connection to a Cassandra cluster.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,8 +16,8 @@ use tapeline_api::names::SqlName;
 use tokio::time::timeout;
 
 use super::{Actual, Desired, Endpoint, Plan, TableShape};
-use crate::external::breaker::{Breaker, Fault};
-use crate::external::{Applied, CONNECT_TIMEOUT, ErrorClass, ExternalError, Guard, REQUEST_TIMEOUT, reach};
+use crate::external::breaker::Fault;
+use crate::external::{Applied, CONNECT_TIMEOUT, ErrorClass, ExternalError, Guard, REQUEST_TIMEOUT, connection, reach};
 
 /// How long the nodes may take to agree on a schema.
 const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,18 +31,7 @@ pub struct Client {
 }
 
 /// What pipelines with the same endpoint and credentials share.
-#[derive(Default)]
-pub(in crate::external) struct Shared {
-    /// Held while connecting, so that all who wait for a dead cluster get the first one's answer.
-    session: tokio::sync::Mutex<Option<Arc<Session>>>,
-    breaker: Breaker,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("breaker", &self.breaker).finish_non_exhaustive()
-    }
-}
+pub(in crate::external) type Shared = connection::Shared<Session>;
 
 /// One lock for each cluster: two changes of a schema at the same time can leave the nodes of a cluster disagreeing about it, until they are restarted.
 #[derive(Debug, Clone, Default)]
@@ -94,30 +82,12 @@ impl Client {
 
     /// The connection, made if there is none.
     pub(super) async fn session(&self) -> Result<Arc<Session>, Fault> {
-        self.shared.breaker.check()?;
-        let mut slot = self.shared.session.lock().await;
-        self.shared.breaker.check()?;
-        if let Some(session) = &*slot {
-            return Ok(Arc::clone(session));
-        }
-        match connect(&self.endpoint).await {
-            Ok(session) => {
-                self.shared.breaker.close();
-                Ok(Arc::clone(slot.insert(Arc::new(session))))
-            }
-            Err(fault) => {
-                self.shared.breaker.note(&fault);
-                Err(fault)
-            }
-        }
+        self.shared.get(|| connect(&self.endpoint)).await
     }
 
-    /// Tells `fault` in the words of this pipeline. A session that failed is given up: a new one starts from the contact points, which may lead elsewhere now.
+    /// Tells `fault` in the words of this pipeline, and gives up a session that failed.
     pub(super) async fn failed(&self, fault: &Fault) -> ExternalError {
-        if fault.class == ErrorClass::Unreachable {
-            self.shared.breaker.note(fault);
-            self.shared.session.lock().await.take();
-        }
+        self.shared.give_up(fault).await;
         self.endpoint.error(fault)
     }
 }

@@ -68,14 +68,10 @@ impl Desired {
             tables: tables.map(|(index, table)| DesiredTable { table: table.clone(), field: format!("spec.cassandra.tables[{index}]") }).collect(),
         }
     }
-}
 
-impl Desired {
-    /// The nodes: the keyspace, then the tables in order.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<Node> {
-        let keyspace = Node { kind: ResourceKind::CassandraKeyspace, name: self.keyspace.to_string(), field: "spec.cassandra.keyspace".to_owned() };
-        std::iter::once(keyspace).chain(self.tables.iter().map(|table| table.node(&self.keyspace))).collect()
+    /// The node that all others are in.
+    fn root(&self) -> Node {
+        Node { kind: ResourceKind::CassandraKeyspace, name: self.keyspace.to_string(), field: "spec.cassandra.keyspace".to_owned() }
     }
 }
 

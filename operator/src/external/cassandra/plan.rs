@@ -8,25 +8,15 @@ use tapeline_api::pipeline::status::{Origin, ResourceKind};
 use tapeline_api::progress::{cassandra_progress, cassandra_resources};
 
 use super::{Actual, Desired, DesiredTable, TableShape, ddl};
-use crate::external::ownership::{self, OwnerRow, Standing, hash, kind_name, standing};
-use crate::external::steps::{is_lost, origin_of_existing};
-use crate::external::{NodeState, Owner, Recorded, Records, Refusal, RefusalReason, steps};
+use crate::external::ownership::{self, OwnerRow, Standing, hash, kind_name};
+use crate::external::steps::{self, Books, OwnerOp, is_lost, origin_of_existing};
+use crate::external::{NodeState, Owner, Recorded, Refusal, RefusalReason};
 
 /// What must happen to one node.
 pub type NodePlan = steps::NodePlan<Op>;
 
 /// What must happen to a keyspace and its tables.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// The cluster's name.
-    pub cluster_name: String,
-    /// The keyspace.
-    pub keyspace: SqlName,
-    /// This pipeline.
-    pub owner: Owner,
-    /// The keyspace, then the tables in the order of the specification.
-    pub nodes: Vec<NodePlan>,
-}
+pub type Plan = steps::Plan<Op>;
 
 /// An operation on a keyspace or table. None of them destroys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,68 +38,39 @@ pub enum Op {
     Store(OwnerRow),
 }
 
-impl Plan {
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.nodes.iter().all(|node| node.ops.is_empty())
-    }
-
-    /// What to store before [`apply`](super::Client::apply).
-    #[must_use]
-    pub fn records(&self) -> Records {
-        steps::records(&self.nodes)
-    }
+impl OwnerOp for Op {
+    const CLAIM: fn(OwnerRow) -> Self = Self::Claim;
+    const STORE: fn(OwnerRow) -> Self = Self::Store;
 }
 
 /// What must happen to `actual` so that it serves `desired`. Never holds an operation that destroys: what would need one is refused.
 #[must_use]
 pub fn plan(desired: &Desired, actual: &Actual, recorded: Recorded<'_>, owner: &Owner) -> Plan {
-    let context = Context { desired, actual, recorded, owner };
+    let books = Books { recorded, owners: actual.owners.as_deref(), owner, server: &actual.cluster_name };
+    let context = Context { desired, actual, books };
     let mut nodes = vec![context.keyspace()];
     nodes.extend(desired.tables.iter().map(|table| context.table(table)));
-    Plan { cluster_name: actual.cluster_name.clone(), keyspace: desired.keyspace.clone(), owner: owner.clone(), nodes }
+    Plan { server: actual.cluster_name.clone(), schema: desired.keyspace.clone(), owner: owner.clone(), nodes }
 }
 
 #[derive(Clone, Copy)]
 struct Context<'a> {
     desired: &'a Desired,
     actual: &'a Actual,
-    recorded: Recorded<'a>,
-    owner: &'a Owner,
+    books: Books<'a>,
 }
 
-impl<'a> Context<'a> {
-    fn recorded_origin(&self, node: &NodePlan) -> Option<Origin> {
-        self.recorded.origin(node.node.kind, &node.node.name, &self.actual.cluster_name)
-    }
-
-    fn standing(&self, kind: ResourceKind, name: &SqlName) -> Standing<'a> {
-        standing(self.actual.owners.as_deref(), kind_name(kind), name.as_str(), self.owner)
-    }
-
-    fn row(&self, kind: ResourceKind, name: &SqlName, origin: Origin, spec_hash: String) -> OwnerRow {
-        OwnerRow::new(kind_name(kind), name.as_str(), self.owner, origin, spec_hash)
-    }
-
+impl Context<'_> {
     fn keyspace(&self) -> NodePlan {
         let Desired { keyspace, replication, .. } = self.desired;
-        let node = self.desired.nodes().swap_remove(0);
-        let mut plan = NodePlan::settled(node, NodeState::AsDeclared, None);
-        let recorded = self.recorded_origin(&plan);
+        let mut plan = NodePlan::settled(self.desired.root(), NodeState::AsDeclared, None);
+        let recorded = self.books.origin(&plan.node);
         let kind = ResourceKind::CassandraKeyspace;
         let options = ddl::options(replication);
-        let target = |origin| self.row(kind, keyspace, origin, hash(&[&ddl::literal(&options)]));
+        let target = |origin| self.books.row(kind, keyspace, origin, hash(&[&ddl::literal(&options)]));
 
         let Some(actual) = &self.actual.replication else {
-            let lost = is_lost(None, recorded).then(|| {
-                format!(
-                    "keyspace {keyspace} had been dropped and was created again, empty, with the progress of all queries in it: rows are missing \
-                until they are replayed"
-                )
-            });
-            plan.state = NodeState::Changed(format!("created keyspace {keyspace}"));
-            plan.creates(self.recorded, &self.actual.cluster_name, lost);
+            plan.creates_root(&self.books, "keyspace");
             plan.ops.push(Op::Create(ddl::create_keyspace(keyspace, &options)));
             self.bookkeeping(&mut plan);
             plan.ops.push(Op::Claim(target(Origin::Created)));
@@ -118,15 +79,13 @@ impl<'a> Context<'a> {
 
         self.bookkeeping(&mut plan);
         if !self.actual.progress_table && is_lost(None, recorded) {
-            let loss = format!(
+            plan.loses(format!(
                 "table {keyspace}.tapeline_progress had been dropped and was created again, empty: queries into this keyspace begin at their startFrom again, \
                 or at the start of their topic"
-            );
-            plan.state = NodeState::Recreated(loss.clone());
-            plan.loss = Some(loss);
+            ));
         }
         let same = stored(actual) == options;
-        let (row, origin) = match self.standing(kind, keyspace) {
+        let (row, origin) = match self.books.standing(kind_name(kind), keyspace) {
             Standing::Theirs(row) => {
                 plan.origin = Some(recorded.filter(|origin| *origin == Origin::Created).unwrap_or(Origin::Adopted));
                 if !same {
@@ -169,7 +128,7 @@ impl<'a> Context<'a> {
             "keyspace {keyspace} is replicated with {} by {}; pipelines that share a keyspace declare the same replication: change it there, or declare the \
             same here",
             show(actual),
-            ownership::describe_owner(self.owner, &row.owner)
+            ownership::describe_owner(self.books.owner, &row.owner)
         );
         Refusal::new(RefusalReason::ResourceConflict, "spec.cassandra.replication", message)
     }
@@ -190,57 +149,18 @@ impl<'a> Context<'a> {
     fn table(&self, desired: &DesiredTable) -> NodePlan {
         let (keyspace, table) = (&self.desired.keyspace, &desired.table);
         let mut plan = NodePlan::settled(desired.node(keyspace), NodeState::AsDeclared, None);
-        let kind = ResourceKind::CassandraTable;
-        let row = match self.standing(kind, &table.name) {
-            Standing::Theirs(row) => {
-                plan.refuse(vec![ownership::conflict(&plan.node, self.owner, row, &keyspace.quoted())]);
-                return plan;
-            }
-            Standing::Free(row) => row,
-        };
+        let create = ddl::create_table(keyspace, table);
+        let Some(entry) = self.books.entry(&mut plan, &table.name, &keyspace.quoted(), hash(&[&create])) else { return plan };
         if let Some(other) = self.actual.other.get(&table.name) {
             let message = format!("{keyspace}.{} is {other}, not a table: use another name", table.name);
             plan.refuse(vec![Refusal::new(RefusalReason::ResourceConflict, &desired.field, message)]);
             return plan;
         }
-        let recorded = self.recorded_origin(&plan);
-        let target = |origin| self.row(kind, &table.name, origin, hash(&[&ddl::create_table(keyspace, table)]));
         if let Some(shape) = self.actual.tables.get(&table.name) {
-            let origin = origin_of_existing(row, recorded);
-            plan.origin = Some(origin);
-            self.existing(&mut plan, desired, shape, origin);
-            if matches!(plan.state, NodeState::Refused(_)) {
-                plan.ops.clear();
-                // What was refused before it was ours is not ours.
-                plan.origin = row.map(|_| origin).or(recorded);
-                return plan;
-            }
-            match row {
-                None => {
-                    // First of all: another pipeline may be about to take it over as well.
-                    plan.ops.insert(0, Op::Claim(target(origin)));
-                    plan.changed(format!("took over table {}, which was there", plan.node.name));
-                }
-                Some(row) if *row != target(origin) => plan.ops.push(Op::Store(target(origin))),
-                Some(_) => {}
-            }
-            return plan;
-        }
-        let name = &plan.node.name;
-        let lost = is_lost(row, recorded).then(|| {
-            format!(
-                "table {name} had been dropped and was created again, empty: rows below the stored progress of the queries that write to it are missing \
-            until they are replayed"
-            )
-        });
-        plan.state = NodeState::Changed(format!("created table {name}"));
-        plan.creates(self.recorded, &self.actual.cluster_name, lost);
-        if row.is_none() {
-            plan.ops.push(Op::Claim(target(Origin::Creating)));
-        }
-        plan.ops.push(Op::Create(ddl::create_table(keyspace, table)));
-        if row != Some(&target(Origin::Created)) {
-            plan.ops.push(Op::Store(target(Origin::Created)));
+            self.existing(&mut plan, desired, shape, entry.origin());
+            entry.keep(&mut plan);
+        } else {
+            entry.create(&mut plan, [Op::Create(create)]);
         }
         plan
     }

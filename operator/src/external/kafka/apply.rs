@@ -14,42 +14,23 @@ use super::describe::{self, MAX_MESSAGE_BYTES, options, settings, wait_for};
 use super::plan::with_room;
 use super::{Client, Op, Plan, TopicPlan};
 use crate::external::breaker::Fault;
-use crate::external::{Applied, ErrorClass, Guard, NodeOutcome, NodeState, REQUEST_TIMEOUT, Refusal, RefusalReason};
+use crate::external::walk::{Failure, System, carry_out};
+use crate::external::{Applied, ExternalError, Guard, NodePlan, REQUEST_TIMEOUT, Refusal, RefusalReason};
 
-/// Why an operation was not done.
-enum Failure {
-    /// It may work later.
-    Fault(Fault),
-    /// Kafka says that the specification is wrong.
-    Refused(Refusal),
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-/// Carries out `plan`.
+/// Carries out `plan`. Topics stand by themselves, and a failure leaves what their status said before.
 pub(super) async fn apply(client: &Client, plan: &Plan, guard: &Guard) -> Applied {
     let mut applied = Applied::default();
     for topic in &plan.topics {
-        let mut outcome = NodeOutcome {
-            node: topic.node.clone(),
-            state: topic.state.clone(),
-            origin: topic.origin,
-            server: plan.cluster_id.clone(),
-            note: topic.note.clone(),
-        };
+        let mut outcome = topic.steps.outcome(&plan.cluster_id, None);
         let mut status = topic.status.clone();
-        if !topic.ops.is_empty() {
-            match carry_out(client, plan, topic, guard).await {
-                Ok(partitions) => status = status.map(|status| TopicStatus { partitions: partitions.or(status.partitions), ..status }),
+        if !topic.steps.ops.is_empty() {
+            match carry_out(&Work { client, plan, topic }, &topic.steps, guard).await {
+                Ok((_, partitions)) => status = status.map(|status| TopicStatus { partitions: partitions.or(status.partitions), ..status }),
                 Err(state) => {
                     outcome.state = state;
                     status.clone_from(&topic.before);
                     // A creation that failed stays recorded as under way; what existed stays what it was.
-                    if topic.ops.iter().any(|op| matches!(op, Op::Create { .. })) {
+                    if topic.steps.ops.iter().any(|op| matches!(op, Op::Create { .. })) {
                         outcome.origin = None;
                     }
                 }
@@ -61,31 +42,36 @@ pub(super) async fn apply(client: &Client, plan: &Plan, guard: &Guard) -> Applie
     applied
 }
 
-/// Does the operations of one topic. Returns how many partitions it has now, if that changed.
-async fn carry_out(client: &Client, plan: &Plan, topic: &TopicPlan, guard: &Guard) -> Result<Option<i32>, NodeState> {
-    let natives = match client.natives().await {
-        Ok(natives) if natives.cluster_id().is_ok_and(|id| id == plan.cluster_id) => natives,
-        // Between describing and applying the address came to lead to another cluster: nothing that was planned holds there.
-        Ok(_) => return Err(NodeState::Waiting(client.endpoint.error(&Fault::failed("the brokers are another cluster than a moment ago")))),
-        Err(fault) => return Err(NodeState::Waiting(client.endpoint.error(&fault))),
-    };
-    let mut partitions = None;
-    for op in &topic.ops {
-        guard.check().map_err(NodeState::Waiting)?;
-        match run(client, &natives, plan, topic, op).await {
-            Ok(Some(now)) => partitions = Some(now),
-            Ok(None) => {}
-            Err(Failure::Refused(refusal)) => return Err(NodeState::Refused(vec![refusal])),
-            Err(Failure::Fault(fault)) => {
-                let mut error = client.failed(&fault).await;
-                if fault.class == ErrorClass::Failed {
-                    error.field.clone_from(&topic.node.field);
-                }
-                return Err(NodeState::Waiting(error));
-            }
+struct Work<'a> {
+    client: &'a Client,
+    plan: &'a Plan,
+    topic: &'a TopicPlan,
+}
+
+impl System for Work<'_> {
+    type Op = Op;
+    /// With how many partitions the topic has now, if that changed.
+    type Session = (Arc<Natives>, Option<i32>);
+
+    async fn begin(&self, _: &NodePlan<Op>) -> Result<Self::Session, Failure> {
+        let told = |fault: &Fault| self.client.endpoint.error(fault);
+        let natives = self.client.natives().await.map_err(|fault| told(&fault))?;
+        if natives.cluster_id().is_ok_and(|id| id == self.plan.cluster_id) {
+            Ok((natives, None))
+        } else {
+            // Between describing and applying the address came to lead to another cluster: nothing that was planned holds there.
+            Err(told(&Fault::failed("the brokers are another cluster than a moment ago")).into())
         }
     }
-    Ok(partitions)
+
+    async fn run(&self, (natives, partitions): Self::Session, _: &NodePlan<Op>, op: &Op) -> Result<Self::Session, Failure> {
+        let now = run(self.client, &natives, self.plan, self.topic, op).await?;
+        Ok((natives, now.or(partitions)))
+    }
+
+    async fn failed(&self, fault: &Fault) -> ExternalError {
+        self.client.failed(fault).await
+    }
 }
 
 async fn run(client: &Client, natives: &Arc<Natives>, whole: &Plan, plan: &TopicPlan, op: &Op) -> Result<Option<i32>, Failure> {
@@ -221,20 +207,20 @@ async fn bad_setting(natives: &Natives, plan: &TopicPlan, config: &BTreeMap<Stri
             Ok(Err(RDKafkaErrorCode::InvalidConfig)) => {
                 let message =
                     format!("Kafka does not take the value {value:?}, or has no setting {key} for topics: see Kafka's documentation of topic configs");
-                return Failure::Refused(Refusal::new(RefusalReason::InvalidSpec, format!("{}.config.{key}", plan.node.field), message));
+                return Refusal::new(RefusalReason::InvalidSpec, format!("{}.config.{key}", plan.steps.node.field), message).into();
             }
             Ok(_) => {}
             Err(fault) => return Failure::Fault(fault),
         }
     }
     let message = "Kafka does not take these settings together: see Kafka's documentation of topic configs";
-    Failure::Refused(Refusal::new(RefusalReason::InvalidSpec, format!("{}.config", plan.node.field), message))
+    Refusal::new(RefusalReason::InvalidSpec, format!("{}.config", plan.steps.node.field), message).into()
 }
 
 fn failure(plan: &TopicPlan, what: &str, code: RDKafkaErrorCode) -> Failure {
     match code {
         RDKafkaErrorCode::InvalidPartitions | RDKafkaErrorCode::InvalidTopic | RDKafkaErrorCode::PolicyViolation => {
-            Failure::Refused(Refusal::new(RefusalReason::InvalidSpec, &plan.node.field, format!("{what}: Kafka refuses it: {code}")))
+            Refusal::new(RefusalReason::InvalidSpec, &plan.steps.node.field, format!("{what}: Kafka refuses it: {code}")).into()
         }
         code if is_denied(code) => Failure::Fault(Fault::denied(format!("{what}: {code}"))),
         RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::BrokerTransportFailure => {

@@ -11,8 +11,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{Actual, Desired, Endpoint, Plan, Repairs};
-use crate::external::breaker::{Breaker, Fault};
-use crate::external::{Applied, CONNECT_TIMEOUT, ErrorClass, ExternalError, Guard, Owner, reach};
+use crate::external::breaker::Fault;
+use crate::external::{Applied, CONNECT_TIMEOUT, ErrorClass, ExternalError, Guard, Owner, connection, reach};
 
 /// A Kafka cluster as one pipeline names it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,12 +23,7 @@ pub struct Client {
 }
 
 /// What pipelines with the same endpoint share.
-#[derive(Debug, Default)]
-pub(in crate::external) struct Shared {
-    /// Held while connecting, so that all who wait for a dead broker get the first one's answer.
-    natives: tokio::sync::Mutex<Option<Arc<Natives>>>,
-    breaker: Breaker,
-}
+pub(in crate::external) type Shared = connection::Shared<Natives>;
 
 impl Client {
     pub(in crate::external) fn new(shared: Arc<Shared>, endpoint: Endpoint, repairs: Repairs) -> Self {
@@ -60,31 +55,12 @@ impl Client {
 
     /// The connection, made if there is none.
     pub(super) async fn natives(&self) -> Result<Arc<Natives>, Fault> {
-        self.shared.breaker.check()?;
-        let mut slot = self.shared.natives.lock().await;
-        self.shared.breaker.check()?;
-        if let Some(natives) = &*slot {
-            return Ok(Arc::clone(natives));
-        }
-        match connect(&self.endpoint).await {
-            Ok(natives) => {
-                self.shared.breaker.close();
-                Ok(Arc::clone(slot.insert(Arc::new(natives))))
-            }
-            Err(fault) => {
-                self.shared.breaker.note(&fault);
-                Err(fault)
-            }
-        }
+        self.shared.get(|| connect(&self.endpoint)).await
     }
 
-    /// Tells `fault` in the words of this pipeline. A connection that failed is given up: a new one has no leftovers (librdkafka keeps its log and its dead
-    /// brokers), and its first error says what is wrong now.
+    /// Tells `fault` in the words of this pipeline, and gives up a connection that failed.
     pub(super) async fn failed(&self, fault: &Fault) -> ExternalError {
-        if fault.class == ErrorClass::Unreachable {
-            self.shared.breaker.note(fault);
-            self.shared.natives.lock().await.take();
-        }
+        self.shared.give_up(fault).await;
         self.endpoint.error(fault)
     }
 }

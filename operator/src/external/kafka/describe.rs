@@ -109,11 +109,7 @@ fn look(natives: &Natives, name: &TopicName, deadline: Instant) -> Result<Seen, 
     if partitions.is_empty() {
         return Ok(Seen::Missing);
     }
-    Ok(Seen::There(ActualTopic {
-        partitions: i32::try_from(partitions.len()).unwrap_or(i32::MAX),
-        replication_factor: partitions.first().map_or(0, |partition| i32::try_from(partition.replicas().len()).unwrap_or(i32::MAX)),
-        ..ActualTopic::default()
-    }))
+    Ok(Seen::There(ActualTopic { partitions: i32::try_from(partitions.len()).unwrap_or(i32::MAX), ..ActualTopic::default() }))
 }
 
 /// Waits until a broker sees `name` with at least `partitions`, which the controller has confirmed.

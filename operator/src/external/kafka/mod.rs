@@ -116,12 +116,6 @@ impl Desired {
         desired
     }
 
-    /// The nodes, in order.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<Node> {
-        self.topics.iter().map(DesiredTopic::node).collect()
-    }
-
     fn add(&mut self, name: &TopicName, field: String, role: Role) {
         if !self.topics.iter().any(|topic| topic.name == *name) {
             self.topics.push(DesiredTopic { name: name.clone(), field, role });
@@ -151,8 +145,6 @@ pub struct Actual {
 pub struct ActualTopic {
     /// Its partitions.
     pub partitions: i32,
-    /// Copies of the first partition.
-    pub replication_factor: i32,
     /// Settings that are set on the topic itself. A sensitive one has no value that could be read.
     pub config: BTreeMap<String, Option<String>>,
     /// The largest message that it takes, wherever that is set.

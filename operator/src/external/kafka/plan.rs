@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tapeline_api::names::TopicName;
-use tapeline_api::pipeline::status::{Origin, ResourceKind, ResourceStatus, TopicStatus};
+use tapeline_api::pipeline::status::{Origin, ResourceKind, TopicStatus};
 
 use super::describe::MAX_MESSAGE_BYTES;
 use super::{Actual, ActualTopic, Contested, Desired, DesiredTopic, Role, same};
-use crate::external::{ExternalError, Loss, Node, NodeState, Owner, Recorded, Records, Refusal, RefusalReason};
+use crate::external::steps::{self, is_lost};
+use crate::external::{ExternalError, NodePlan, NodeState, Owner, Recorded, Records, Refusal, RefusalReason};
 
 /// What a dead-letter topic takes beyond its source: a bad record with its headers.
 pub(super) const DEAD_LETTER_ROOM: i64 = 64 * 1024;
@@ -29,26 +30,14 @@ pub struct Plan {
 /// What must happen to one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicPlan {
-    /// The node.
-    pub node: Node,
+    /// What is to be done, and what is true then.
+    pub steps: NodePlan<Op>,
     /// The topic.
     pub topic: TopicName,
-    /// What is to be done, in order.
-    pub ops: Vec<Op>,
-    /// How the topic is when that is done.
-    pub state: NodeState,
-    /// How the pipeline came by it, then.
-    pub origin: Option<Origin>,
-    /// What `status.topics` says then; `None` if the topic is not there.
+    /// What `status.topics` says when it is done; `None` if the topic is not there.
     pub status: Option<TopicStatus>,
-    /// What `status.topics` says if it could not be done.
+    /// What `status.topics` says if it could not be done, and before it is done, where something is to be stored then.
     pub before: Option<TopicStatus>,
-    /// What is to be stored before anything is done.
-    pub record: Option<(ResourceStatus, TopicStatus)>,
-    /// What is lost, told when it is first seen.
-    pub loss: Option<String>,
-    /// Something worth saying.
-    pub note: Option<String>,
 }
 
 /// An operation on a topic. None of them destroys.
@@ -88,21 +77,14 @@ impl Plan {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.topics.iter().all(|topic| topic.ops.is_empty())
+        self.topics.iter().all(|topic| topic.steps.ops.is_empty())
     }
 
     /// What to store before [`apply`](super::Client::apply).
     #[must_use]
     pub fn records(&self) -> Records {
-        let mut records = Records::default();
-        for plan in &self.topics {
-            if let Some((resource, topic)) = &plan.record {
-                records.resources.push(resource.clone());
-                records.topics.push(topic.clone());
-            }
-            records.losses.extend(plan.loss.iter().map(|message| Loss { node: plan.node.clone(), message: message.clone() }));
-        }
-        records
+        let recorded = self.topics.iter().filter(|topic| topic.steps.record.is_some());
+        Records { topics: recorded.filter_map(|topic| topic.before.clone()).collect(), ..steps::records(self.topics.iter().map(|topic| &topic.steps)) }
     }
 }
 
@@ -154,16 +136,10 @@ impl Context<'_> {
 
     fn settled(&self, state: NodeState, origin: Option<Origin>) -> TopicPlan {
         TopicPlan {
-            node: self.topic.node(),
+            steps: NodePlan::settled(self.topic.node(), state, origin),
             topic: self.topic.name.clone(),
-            ops: Vec::new(),
-            state,
-            origin,
             status: self.recorded_topic().cloned(),
             before: self.recorded_topic().cloned(),
-            record: None,
-            loss: None,
-            note: None,
         }
     }
 
@@ -223,26 +199,20 @@ impl Context<'_> {
 
     fn create(&self, ops: Vec<Op>, config_keys: Vec<String>) -> TopicPlan {
         let before = self.recorded_origin();
-        let lost = matches!(before, Some(Origin::Created | Origin::Adopted));
+        let lost = is_lost(None, before);
         // A creation that is under way was counted when it was recorded.
         let incarnation = if before == Some(Origin::Creating) { self.incarnation().max(1) } else { self.incarnation() + 1 };
         let seen = self.recorded_topic().and_then(|topic| topic.partitions).filter(|_| lost || self.is_being_recreated());
         let status = |partitions, config_keys| TopicStatus { name: self.topic.name.clone(), partitions, incarnation: Some(incarnation), config_keys };
-        let record = (self.creating(), status(seen, self.recorded_topic().map(|topic| topic.config_keys.clone()).unwrap_or_default()));
+        let record = status(seen, self.recorded_topic().map(|topic| topic.config_keys.clone()).unwrap_or_default());
         let state = if seen.is_some() || lost { NodeState::Recreated(self.loss()) } else { NodeState::Changed(format!("created topic {:?}", self.name())) };
-        TopicPlan {
-            ops,
-            status: Some(status(None, config_keys)),
-            before: Some(record.1.clone()),
-            record: (before != Some(Origin::Creating) || self.recorded_topic() != Some(&record.1)).then_some(record),
-            loss: lost.then(|| self.loss()),
-            ..self.settled(state, Some(Origin::Created))
+        let mut plan = self.settled(state, Some(Origin::Created));
+        plan.steps.ops = ops;
+        plan.steps.loss = lost.then(|| self.loss());
+        if before != Some(Origin::Creating) || self.recorded_topic() != Some(&record) {
+            plan.steps.record = Some(steps::creating(&plan.steps.node, &self.actual.cluster_id));
         }
-    }
-
-    fn creating(&self) -> ResourceStatus {
-        let server = Some(self.actual.cluster_id.clone());
-        ResourceStatus { kind: ResourceKind::Topic, name: self.name().to_owned(), origin: Origin::Creating, server }
+        TopicPlan { status: Some(status(None, config_keys)), before: Some(record), ..plan }
     }
 
     fn existing(&self, there: &ActualTopic) -> TopicPlan {
@@ -264,14 +234,13 @@ impl Context<'_> {
         };
         let mut plan = self.settled(NodeState::AsDeclared, Some(origin));
         let keys = match &self.topic.role {
-            Role::Managed { partitions, replication_factor, config } => {
-                self.grow(&mut plan, there, *partitions);
-                self.configure(&mut plan, there, config);
-                plan.note = replication_note(self.name(), there, *replication_factor);
+            Role::Managed { partitions, config, .. } => {
+                self.grow(&mut plan.steps, there, *partitions);
+                self.configure(&mut plan.steps, there, config);
                 config.keys().cloned().collect()
             }
             Role::DeadLetter { source } => {
-                self.fit(&mut plan, there, source);
+                self.fit(&mut plan.steps, there, source);
                 Vec::new()
             }
             Role::LookedUp | Role::Taken { .. } => Vec::new(),
@@ -280,31 +249,31 @@ impl Context<'_> {
         let ours: BTreeSet<String> = self.recorded_topic().map(|topic| topic.config_keys.clone()).unwrap_or_default().into_iter().collect();
         plan.before = status(Some(incarnation), ours.iter().chain(&keys).cloned().collect::<BTreeSet<_>>().into_iter().collect());
         plan.status = status(Some(incarnation), keys);
-        if matches!(plan.state, NodeState::Refused(_)) {
-            plan.ops.clear();
+        if matches!(plan.steps.state, NodeState::Refused(_)) {
+            plan.steps.ops.clear();
             plan.status = status(Some(incarnation), ours.into_iter().collect());
         } else if self.is_being_recreated() {
-            plan.state = NodeState::Recreated(self.loss());
+            plan.steps.state = NodeState::Recreated(self.loss());
         }
         plan
     }
 
-    fn grow(&self, plan: &mut TopicPlan, there: &ActualTopic, partitions: Option<i32>) {
+    fn grow(&self, plan: &mut NodePlan<Op>, there: &ActualTopic, partitions: Option<i32>) {
         let (Some(to), from) = (partitions, there.partitions) else { return };
         if to > from {
             plan.ops.push(Op::AddPartitions { to });
-            changed(plan, format!("added partitions to topic {:?}: {from} to {to}", self.name()));
+            plan.changed(format!("added partitions to topic {:?}: {from} to {to}", self.name()));
         } else if to < from {
             let message = format!(
                 "topic {:?} has {from} partitions and {to} are declared; partitions cannot be taken away without the records in them: declare {from} or leave \
                 partitions out, or use another topic",
                 self.name()
             );
-            refuse(plan, RefusalReason::WouldLoseData, format!("{}.partitions", self.topic.field), message);
+            plan.refuse(vec![Refusal::new(RefusalReason::WouldLoseData, format!("{}.partitions", self.topic.field), message)]);
         }
     }
 
-    fn configure(&self, plan: &mut TopicPlan, there: &ActualTopic, config: &BTreeMap<String, String>) {
+    fn configure(&self, plan: &mut NodePlan<Op>, there: &ActualTopic, config: &BTreeMap<String, String>) {
         // What is recorded of a topic on another cluster says nothing of this one.
         let ours: &[String] = self.recorded_origin().and_then(|_| self.recorded_topic()).map_or(&[], |topic| &topic.config_keys);
         let differs = |key: &str, value: &str| !there.config.get(key).and_then(Option::as_deref).is_some_and(|actual| same(actual, value));
@@ -320,7 +289,7 @@ impl Context<'_> {
                     the setting out of this pipeline",
                     self.name()
                 );
-                refuse(plan, RefusalReason::ConfigContested, format!("{}.config.{key}", self.topic.field), message);
+                plan.refuse(vec![Refusal::new(RefusalReason::ConfigContested, format!("{}.config.{key}", self.topic.field), message)]);
             }
             !contested
         });
@@ -333,22 +302,22 @@ impl Context<'_> {
                 take them out of this pipeline",
                 self.name()
             );
-            refuse(plan, RefusalReason::Incompatible, format!("{}.config", self.topic.field), message);
+            plan.refuse(vec![Refusal::new(RefusalReason::Incompatible, format!("{}.config", self.topic.field), message)]);
             return;
         }
         let repaired = set.keys().filter(|key| ours.contains(key)).cloned().collect();
-        changed(plan, format!("topic {:?}: {}", self.name(), changes(&set, &reset)));
+        plan.changed(format!("topic {:?}: {}", self.name(), changes(&set, &reset)));
         plan.ops.push(Op::Configure { set, reset, repaired });
     }
 
     /// A dead-letter topic is shared: its largest message only ever grows, so that two pipelines with different sources do not fight.
-    fn fit(&self, plan: &mut TopicPlan, there: &ActualTopic, source: &TopicName) {
+    fn fit(&self, plan: &mut NodePlan<Op>, there: &ActualTopic, source: &TopicName) {
         let source = self.actual.topics.get(source).and_then(|source| source.max_message_bytes);
         let (Some(source), Some(has)) = (source, there.max_message_bytes) else { return };
         let needs = with_room(source);
         if has < needs && there.config.values().all(Option::is_some) {
             let set = BTreeMap::from([(MAX_MESSAGE_BYTES.to_owned(), needs.to_string())]);
-            changed(plan, format!("topic {:?}: {}", self.name(), changes(&set, &BTreeSet::new())));
+            plan.changed(format!("topic {:?}: {}", self.name(), changes(&set, &BTreeSet::new())));
             plan.ops.push(Op::Configure { set, reset: BTreeSet::new(), repaired: BTreeSet::new() });
         }
     }
@@ -362,32 +331,6 @@ pub(super) fn with_room(bytes: i64) -> i64 {
 fn changes(set: &BTreeMap<String, String>, reset: &BTreeSet<String>) -> String {
     let set = set.iter().map(|(key, value)| format!("set {key} to {value}"));
     set.chain(reset.iter().map(|key| format!("put {key} back to its default"))).collect::<Vec<_>>().join(", ")
-}
-
-fn changed(plan: &mut TopicPlan, what: String) {
-    match &mut plan.state {
-        NodeState::AsDeclared => plan.state = NodeState::Changed(what),
-        NodeState::Changed(before) => *before = format!("{before}; {what}"),
-        _ => {}
-    }
-}
-
-fn refuse(plan: &mut TopicPlan, reason: RefusalReason, field: String, message: String) {
-    let refusal = Refusal { reason, field, message };
-    match &mut plan.state {
-        NodeState::Refused(refusals) => refusals.push(refusal),
-        state => *state = NodeState::Refused(vec![refusal]),
-    }
-}
-
-fn replication_note(name: &str, there: &ActualTopic, declared: Option<i32>) -> Option<String> {
-    let (actual, declared) = (there.replication_factor, declared?);
-    (actual != declared).then(|| {
-        format!(
-            "topic {name:?} has {actual} copies of each partition and {declared} are declared; that is only used when a topic is created: change it with \
-            kafka-reassign-partitions.sh, or declare {actual}"
-        )
-    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use rstest::rstest;
+use tapeline_api::pipeline::status::ResourceStatus;
 
 use super::*;
 
@@ -22,7 +23,7 @@ fn desired(role: Role) -> Desired {
 
 fn there(partitions: i32, config: &[(&str, &str)]) -> ActualTopic {
     let config = config.iter().map(|(key, value)| ((*key).into(), Some((*value).into()))).collect();
-    ActualTopic { partitions, replication_factor: 1, config, max_message_bytes: Some(1_000_000) }
+    ActualTopic { partitions, config, max_message_bytes: Some(1_000_000) }
 }
 
 fn actual(topics: &[(&str, ActualTopic)]) -> Actual {
@@ -62,15 +63,15 @@ fn create(partitions: i32) -> Op {
 #[case::whatever_it_has(Some(6), None, vec![])]
 fn partitions(#[case] has: Option<i32>, #[case] wants: Option<i32>, #[case] ops: Vec<Op>) {
     let actual = actual(&has.map(|has| ("t", there(has, &[]))).into_iter().collect::<Vec<_>>());
-    assert_eq!(single(managed(wants, &[]), &actual, &[], &[]).ops, ops);
+    assert_eq!(single(managed(wants, &[]), &actual, &[], &[]).steps.ops, ops);
 }
 
 #[test]
 fn fewer_partitions_are_refused_and_nothing_else_is_done_to_the_topic() {
     let plan = single(managed(Some(6), &[("retention.ms", "1")]), &actual(&[("t", there(9, &[]))]), &[], &[]);
-    assert_eq!(plan.ops, vec![]);
-    assert_eq!(refusals(&plan.state), vec![(RefusalReason::WouldLoseData, "spec.kafka.topics[0].partitions")]);
-    let NodeState::Refused(refusals) = plan.state else { panic!() };
+    assert_eq!(plan.steps.ops, vec![]);
+    assert_eq!(refusals(&plan.steps.state), vec![(RefusalReason::WouldLoseData, "spec.kafka.topics[0].partitions")]);
+    let NodeState::Refused(refusals) = plan.steps.state else { panic!() };
     assert_eq!(
         refusals[0].message,
         "topic \"t\" has 9 partitions and 6 are declared; partitions cannot be taken away without the records in them: declare 9 or leave partitions out, or \
@@ -97,14 +98,14 @@ fn configure(set: &[(&str, &str)], reset: &[&str], repaired: &[&str]) -> Op {
 #[case::a_number_in_another_spelling(&[("min.cleanable.dirty.ratio", "0.5")], &[("min.cleanable.dirty.ratio", "0.50")], &[], vec![])]
 fn settings(#[case] has: &[(&str, &str)], #[case] wants: &[(&str, &str)], #[case] ours: &[&str], #[case] ops: Vec<Op>) {
     let plan = single(managed(None, wants), &actual(&[("t", there(1, has))]), &[resource(Origin::Created)], &[status(Some(1), Some(1), ours)]);
-    assert_eq!(plan.ops, ops);
+    assert_eq!(plan.steps.ops, ops);
 }
 
 #[test]
 fn what_another_cluster_had_is_not_reset_on_this_one() {
     let elsewhere = ResourceStatus { server: Some("another".into()), ..resource(Origin::Created) };
     let plan = single(managed(None, &[]), &actual(&[("t", there(1, &[("retention.ms", "5")]))]), &[elsewhere], &[status(Some(1), Some(2), &["retention.ms"])]);
-    assert_eq!((plan.ops, plan.origin), (vec![], Some(Origin::Adopted)));
+    assert_eq!((plan.steps.ops, plan.steps.origin), (vec![], Some(Origin::Adopted)));
     assert_eq!(plan.status.unwrap().incarnation, Some(2), "it never goes down");
 }
 
@@ -116,7 +117,7 @@ fn a_contested_setting_is_left_alone() {
     let recorded = Recorded { topics: &topics, resources: &resources };
     let plan = plan(&desired(managed(None, &[("retention.ms", "5")])), &actual, recorded, &owner(), &contested);
     assert!(plan.is_empty());
-    assert_eq!(refusals(&plan.topics[0].state), vec![(RefusalReason::ConfigContested, "spec.kafka.topics[0].config.retention.ms")]);
+    assert_eq!(refusals(&plan.topics[0].steps.state), vec![(RefusalReason::ConfigContested, "spec.kafka.topics[0].config.retention.ms")]);
 }
 
 #[test]
@@ -124,17 +125,17 @@ fn a_setting_whose_value_is_hidden_would_be_lost() {
     let mut hidden = there(1, &[]);
     hidden.config.insert("secret".into(), None);
     let plan = single(managed(None, &[("retention.ms", "5")]), &actual(&[("t", hidden)]), &[], &[]);
-    assert_eq!(refusals(&plan.state), vec![(RefusalReason::Incompatible, "spec.kafka.topics[0].config")]);
+    assert_eq!(refusals(&plan.steps.state), vec![(RefusalReason::Incompatible, "spec.kafka.topics[0].config")]);
 }
 
 #[test]
 fn a_topic_that_vanished_is_lost_and_created_under_the_next_incarnation() {
     let (resources, topics) = ([resource(Origin::Created)], [status(Some(6), Some(1), &[])]);
     let plan = single(managed(Some(6), &[]), &actual(&[]), &resources, &topics);
-    assert_eq!(plan.ops, vec![create(6)]);
-    assert!(matches!(plan.state, NodeState::Recreated(_)));
-    assert!(plan.loss.is_some());
-    let (resource, topic) = plan.record.unwrap();
+    assert_eq!(plan.steps.ops, vec![create(6)]);
+    assert!(matches!(plan.steps.state, NodeState::Recreated(_)));
+    assert!(plan.steps.loss.is_some());
+    let (resource, topic) = (plan.steps.record.unwrap(), plan.before.unwrap());
     assert_eq!((resource.origin, topic.incarnation, topic.partitions), (Origin::Creating, Some(2), Some(6)));
 
     // Killed behind the record, before or behind the creation: the same incarnation, and it is still told.
@@ -142,19 +143,19 @@ fn a_topic_that_vanished_is_lost_and_created_under_the_next_incarnation() {
     for actual in [actual(&[]), actual(&[("t", there(6, &[]))])] {
         let plan = single(managed(Some(6), &[]), &actual, &resources, &topics);
         assert_eq!(plan.status.as_ref().unwrap().incarnation, Some(2));
-        assert_eq!((plan.origin, &plan.record, &plan.loss), (Some(Origin::Created), &None, &None));
-        assert!(matches!(plan.state, NodeState::Recreated(_)));
+        assert_eq!((plan.steps.origin, &plan.steps.record, &plan.steps.loss), (Some(Origin::Created), &None, &None));
+        assert!(matches!(plan.steps.state, NodeState::Recreated(_)));
     }
 }
 
 #[test]
 fn a_first_creation_that_was_cut_short_is_no_loss() {
     let first = single(managed(Some(6), &[]), &actual(&[]), &[], &[]);
-    let (resource, topic) = first.record.unwrap();
+    let (resource, topic) = (first.steps.record.unwrap(), first.before.unwrap());
     assert_eq!((topic.incarnation, topic.partitions), (Some(1), None));
     let (resources, topics) = ([resource], [topic]);
     let created = single(managed(Some(6), &[]), &actual(&[("t", there(6, &[]))]), &resources, &topics);
-    assert_eq!((created.origin, created.status.unwrap().incarnation, created.state), (Some(Origin::Created), Some(1), NodeState::AsDeclared));
+    assert_eq!((created.steps.origin, created.status.unwrap().incarnation, created.steps.state), (Some(Origin::Created), Some(1), NodeState::AsDeclared));
 }
 
 #[rstest]
@@ -164,21 +165,21 @@ fn a_first_creation_that_was_cut_short_is_no_loss() {
 fn how_a_topic_came_to_the_pipeline(#[case] before: Option<Origin>, #[case] origin: Origin, #[case] incarnation: i64) {
     let topics: Vec<_> = before.map(|_| status(Some(1), Some(3), &[])).into_iter().collect();
     let plan = single(managed(None, &[]), &actual(&[("t", there(1, &[]))]), &before.map(resource).into_iter().collect::<Vec<_>>(), &topics);
-    assert_eq!((plan.origin, plan.status.unwrap().incarnation), (Some(origin), Some(incarnation)));
+    assert_eq!((plan.steps.origin, plan.status.unwrap().incarnation), (Some(origin), Some(incarnation)));
 }
 
 #[test]
 fn what_is_only_looked_at_is_awaited_and_never_created() {
     let plan = single(Role::LookedUp, &actual(&[]), &[resource(Origin::Created)], &[status(Some(1), Some(1), &[])]);
-    assert_eq!((plan.ops, plan.origin, plan.status, plan.loss), (vec![], None, None, None));
-    let NodeState::Missing(message) = plan.state else { panic!() };
+    assert_eq!((plan.steps.ops, plan.steps.origin, plan.status, plan.steps.loss), (vec![], None, None, None));
+    let NodeState::Missing(message) = plan.steps.state else { panic!() };
     assert!(message.starts_with("topic \"t\" does not exist"), "{message}");
 }
 
 #[test]
 fn what_is_only_looked_at_keeps_its_incarnation() {
     let plan = single(Role::LookedUp, &actual(&[("t", there(1, &[]))]), &[resource(Origin::Released)], &[status(Some(1), Some(3), &["retention.ms"])]);
-    assert_eq!((plan.origin, plan.status), (None, Some(status(Some(1), Some(3), &[]))));
+    assert_eq!((plan.steps.origin, plan.status), (None, Some(status(Some(1), Some(3), &[]))));
 }
 
 #[rstest]
@@ -187,9 +188,9 @@ fn what_is_only_looked_at_keeps_its_incarnation() {
 fn what_another_pipeline_manages_is_refused_and_left_alone(#[case] topics: &[(&str, ActualTopic)]) {
     let recorded = status(Some(9), Some(1), &["retention.ms"]);
     let plan = single(Role::Taken { by: "other/sales".into() }, &actual(topics), &[resource(Origin::Adopted)], std::slice::from_ref(&recorded));
-    assert_eq!((plan.ops, plan.origin, plan.status, plan.loss), (vec![], None, Some(recorded), None));
-    assert_eq!(refusals(&plan.state), vec![(RefusalReason::ResourceConflict, "spec.kafka.topics[0]")]);
-    let NodeState::Refused(refusals) = plan.state else { panic!() };
+    assert_eq!((plan.steps.ops, plan.steps.origin, plan.status, plan.steps.loss), (vec![], None, Some(recorded), None));
+    assert_eq!(refusals(&plan.steps.state), vec![(RefusalReason::ResourceConflict, "spec.kafka.topics[0]")]);
+    let NodeState::Refused(refusals) = plan.steps.state else { panic!() };
     assert!(refusals[0].message.starts_with("topic \"t\" is managed by pipeline other/sales"), "{}", refusals[0].message);
 }
 
@@ -199,16 +200,15 @@ fn a_topic_that_may_not_be_looked_at_waits_under_its_own_field() {
     let error = ExternalError { class: crate::external::ErrorClass::Denied, field: String::new(), message: "no".into() };
     actual.denied.insert(topic("t"), error);
     let plan = single(managed(None, &[]), &actual, &[], &[]);
-    let NodeState::Waiting(error) = plan.state else { panic!() };
+    let NodeState::Waiting(error) = plan.steps.state else { panic!() };
     assert_eq!(error.to_string(), "spec.kafka.topics[0]: no");
 }
 
 #[test]
-fn another_replication_factor_is_only_noted() {
+fn another_replication_factor_is_left_alone() {
     let role = Role::Managed { partitions: None, replication_factor: Some(3), config: BTreeMap::new() };
     let plan = single(role, &actual(&[("t", there(1, &[]))]), &[], &[]);
-    assert_eq!((plan.ops, plan.state), (vec![], NodeState::AsDeclared));
-    assert!(plan.note.unwrap().starts_with("topic \"t\" has 1 copies of each partition and 3 are declared"));
+    assert_eq!((plan.steps.ops, plan.steps.state), (vec![], NodeState::AsDeclared));
 }
 
 fn dead_letters() -> Role {
@@ -219,7 +219,7 @@ fn dead_letters() -> Role {
 fn dead_letters_take_after_their_source() {
     let plan = single(dead_letters(), &actual(&[("source", there(4, &[]))]), &[], &[]);
     let config = BTreeMap::from([(MAX_MESSAGE_BYTES.to_owned(), "1065536".to_owned())]);
-    assert_eq!(plan.ops, vec![Op::Create { partitions: 4, replication_factor: -1, config }]);
+    assert_eq!(plan.steps.ops, vec![Op::Create { partitions: 4, replication_factor: -1, config }]);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn dead_letters_of_a_topic_that_is_created_in_the_same_plan_are_fitted_behind_it
     let mut desired = desired(dead_letters());
     desired.topics.insert(0, DesiredTopic { name: topic("source"), field: "spec.kafka.topics[0]".into(), role: managed(Some(4), &[]) });
     let plan = plan(&desired, &actual(&[]), Recorded::default(), &owner(), &Contested::default());
-    assert_eq!(plan.topics[1].ops, vec![create(4), Op::FitDeadLetters { source: topic("source") }]);
+    assert_eq!(plan.topics[1].steps.ops, vec![create(4), Op::FitDeadLetters { source: topic("source") }]);
 }
 
 #[rstest]
@@ -236,11 +236,11 @@ fn dead_letters_of_a_topic_that_is_created_in_the_same_plan_are_fitted_behind_it
 #[case::larger_for_another_pipeline(5_000_000, vec![])]
 fn the_largest_dead_letter_only_grows(#[case] has: i64, #[case] ops: Vec<Op>) {
     let own = ActualTopic { max_message_bytes: Some(has), ..there(4, &[]) };
-    assert_eq!(single(dead_letters(), &actual(&[("t", own), ("source", there(4, &[]))]), &[], &[]).ops, ops);
+    assert_eq!(single(dead_letters(), &actual(&[("t", own), ("source", there(4, &[]))]), &[], &[]).steps.ops, ops);
 }
 
 #[test]
 fn dead_letters_wait_for_a_source_that_nobody_here_creates() {
     let plan = single(dead_letters(), &actual(&[]), &[], &[]);
-    assert!(matches!(plan.state, NodeState::Missing(_)) && plan.ops.is_empty());
+    assert!(matches!(plan.steps.state, NodeState::Missing(_)) && plan.steps.ops.is_empty());
 }

@@ -129,16 +129,8 @@ impl Client {
         }
         let _one_at_a_time = self.shared.connecting.lock().await;
         self.shared.breaker.check()?;
-        match connect(&self.endpoint).await {
-            Ok(connection) => {
-                self.shared.breaker.close();
-                Ok(Lease { connection, shared: Arc::clone(&self.shared), _permit: permit })
-            }
-            Err(fault) => {
-                self.shared.breaker.note(&fault);
-                Err(fault)
-            }
-        }
+        let connection = self.shared.breaker.learn(connect(&self.endpoint).await)?;
+        Ok(Lease { connection, shared: Arc::clone(&self.shared), _permit: permit })
     }
 
     fn idle(&self) -> Option<MySqlConnection> {

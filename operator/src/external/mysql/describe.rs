@@ -161,25 +161,25 @@ pub(super) async fn tables(connection: &mut MySqlConnection, database: &SqlName,
         }
     }
     let (statement, values) = named(
-        "SELECT CAST(table_name AS CHAR), CAST(index_name AS CHAR), CAST(non_unique AS CHAR), CAST(column_name AS CHAR), CAST(sub_part AS CHAR) \
+        "SELECT CAST(table_name AS CHAR), CAST(index_name AS CHAR), CAST(column_name AS CHAR), CAST(sub_part AS CHAR) \
          FROM information_schema.statistics WHERE table_schema = ? AND table_name IN ({names}) ORDER BY table_name, index_name, seq_in_index",
         database,
         names,
     );
-    for (table, index, non_unique, column, part) in rows::<(String, String, String, Option<String>, Option<String>)>(connection, &statement, &values).await? {
+    for (table, index, column, part) in rows::<(String, String, Option<String>, Option<String>)>(connection, &statement, &values).await? {
         let Some(shape) = tables.get_mut(&table) else { continue };
-        add_index_column(shape, index, non_unique == "0", column.filter(|_| part.is_none()).unwrap_or_default());
+        add_index_column(shape, index, column.filter(|_| part.is_none()).unwrap_or_default());
     }
     Ok(tables.into_iter().filter_map(|(name, shape)| Some((name.parse().ok()?, shape))).collect())
 }
 
-fn add_index_column(shape: &mut TableShape, name: String, unique: bool, column: String) {
+fn add_index_column(shape: &mut TableShape, name: String, column: String) {
     if name == "PRIMARY" {
         shape.primary_key.push(column);
     } else if let Some(index) = shape.indexes.iter_mut().find(|index| index.name == name) {
         index.columns.push(column);
     } else {
-        shape.indexes.push(IndexShape { name, columns: vec![column], unique });
+        shape.indexes.push(IndexShape { name, columns: vec![column] });
     }
 }
 

@@ -92,15 +92,10 @@ impl Desired {
             views: mysql.views.iter().enumerate().map(view).collect(),
         }
     }
-}
 
-impl Desired {
-    /// The nodes: the database, then the tables and the views in order.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<Node> {
-        let database = Node { kind: ResourceKind::MySQLDatabase, name: self.database.to_string(), field: "spec.mysql.database".to_owned() };
-        let tables = self.tables.iter().map(|table| table.node(&self.database));
-        std::iter::once(database).chain(tables).chain(self.views.iter().map(|view| view.node(&self.database))).collect()
+    /// The node that all others are in.
+    fn root(&self) -> Node {
+        Node { kind: ResourceKind::MySQLDatabase, name: self.database.to_string(), field: "spec.mysql.database".to_owned() }
     }
 }
 

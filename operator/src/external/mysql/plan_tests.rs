@@ -4,7 +4,7 @@ use std::sync::Arc;
 use rstest::rstest;
 use serde_json::json;
 use tapeline_api::pipeline::mysql::MySql;
-use tapeline_api::pipeline::status::ResourceStatus;
+use tapeline_api::pipeline::status::{Origin, ResourceKind, ResourceStatus};
 use tapeline_api::types::MySqlType;
 
 use super::*;
@@ -62,7 +62,7 @@ fn shape() -> TableShape {
             column("active", "boolean", false),
         ],
         primary_key: vec!["ticker".into()],
-        indexes: vec![IndexShape { name: "ix_sector_ticker".into(), columns: vec!["sector".into(), "ticker".into()], unique: false }],
+        indexes: vec![IndexShape { name: "ix_sector_ticker".into(), columns: vec!["sector".into(), "ticker".into()] }],
         engine: "InnoDB".into(),
     }
 }

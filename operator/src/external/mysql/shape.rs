@@ -46,8 +46,6 @@ pub struct IndexShape {
     pub name: String,
     /// Its columns, in order; empty for an expression or a prefix of a column.
     pub columns: Vec<String>,
-    /// Whether two rows cannot have the same values in it.
-    pub unique: bool,
 }
 
 impl TableShape {
@@ -55,11 +53,6 @@ impl TableShape {
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&ColumnShape> {
         self.columns.iter().find(|column| column.name == name)
-    }
-
-    /// The unique keys beside the primary key: with one of these an upsert may hit another row than the one meant.
-    pub fn unique_keys(&self) -> impl Iterator<Item = &IndexShape> {
-        self.indexes.iter().filter(|index| index.unique)
     }
 }
 

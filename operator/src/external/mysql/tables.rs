@@ -5,29 +5,22 @@
 
 use tapeline_api::names::SqlName;
 use tapeline_api::pipeline::mysql::{MySqlColumn, MySqlTable};
-use tapeline_api::pipeline::status::{Origin, ResourceKind};
+use tapeline_api::pipeline::status::Origin;
 use tapeline_api::types::MySqlType;
 
 use super::ddl::{self, KEY_COLLATION, is_key};
 use super::plan::{Context, Load, NodePlan, Op};
 use super::shape::{ColumnShape, TableShape, Widening, serves, widening};
 use super::{COUNTED, DesiredTable, rows};
-use crate::external::ownership::{self, OwnerRow, ROWS_KIND, Standing, hash, kind_name};
-use crate::external::steps::{is_lost, origin_of_existing};
+use crate::external::ownership::{OwnerRow, ROWS_KIND, Standing, hash};
 use crate::external::{NodeState, Refusal, RefusalReason};
 
 /// What must happen to the table `desired`.
 pub(super) fn plan(context: &Context<'_>, desired: &DesiredTable) -> NodePlan {
     let (database, table) = (&context.desired.database, &desired.table);
     let mut plan = NodePlan::settled(desired.node(database), NodeState::AsDeclared, None);
-    let kind = ResourceKind::MySQLTable;
-    let row = match context.standing(kind_name(kind), &table.name) {
-        Standing::Theirs(row) => {
-            plan.refuse(vec![ownership::conflict(&plan.node, context.owner, row, &database.backticked())]);
-            return plan;
-        }
-        Standing::Free(row) => row,
-    };
+    let create = ddl::create_table(database, table);
+    let Some(entry) = context.books.entry(&mut plan, &table.name, &database.backticked(), hash(&[&create])) else { return plan };
     if context.actual.views.contains_key(&table.name) {
         let message = format!("{} is a view, not a table: use another name, or drop the view", plan.node.name);
         plan.refuse(vec![Refusal::new(RefusalReason::ResourceConflict, &desired.field, message)]);
@@ -37,61 +30,27 @@ pub(super) fn plan(context: &Context<'_>, desired: &DesiredTable) -> NodePlan {
         plan.state = NodeState::Waiting(error.clone());
         return plan;
     }
-    let recorded = context.recorded_origin(&plan);
-    let target = |origin| context.row(kind, &table.name, origin, hash(&[&ddl::create_table(database, table)]));
-    let Some(shape) = context.actual.tables.get(&table.name) else {
-        let name = &plan.node.name;
-        let lost = is_lost(row, recorded).then(|| {
-            format!(
-                "table {name} had been dropped and was created again, empty: rows below the stored progress of the queries that write to it are missing \
-            until they are replayed"
-            )
-        });
-        plan.state = NodeState::Changed(format!("created table {name}"));
-        plan.creates(context.recorded, &context.actual.server_uuid, lost);
-        if row.is_none() {
-            plan.ops.push(Op::Claim(target(Origin::Creating)));
+    if let Some(shape) = context.actual.tables.get(&table.name) {
+        existing(context, &mut plan, desired, shape);
+        if entry.keep(&mut plan) {
+            load(context, &mut plan, desired, false);
         }
+    } else {
         // Before the table: if the operator is killed behind it, its rows must not be taken for loaded.
-        if let Standing::Free(Some(loaded)) = context.standing(ROWS_KIND, &table.name)
-            && !loaded.spec_hash.is_empty()
-        {
-            plan.ops.push(Op::Store(OwnerRow { spec_hash: String::new(), ..loaded.clone() }));
-        }
-        plan.ops.push(Op::CreateTable(ddl::create_table(database, table)));
-        if row != Some(&target(Origin::Created)) {
-            plan.ops.push(Op::Store(target(Origin::Created)));
-        }
+        let forget = match context.books.standing(ROWS_KIND, &table.name) {
+            Standing::Free(Some(loaded)) if !loaded.spec_hash.is_empty() => Some(Op::Store(OwnerRow { spec_hash: String::new(), ..loaded.clone() })),
+            _ => None,
+        };
+        entry.create(&mut plan, forget.into_iter().chain([Op::CreateTable(create)]));
         load(context, &mut plan, desired, true);
-        return plan;
-    };
-
-    let origin = origin_of_existing(row, recorded);
-    plan.origin = Some(origin);
-    existing(context, &mut plan, desired, shape);
-    if matches!(plan.state, NodeState::Refused(_)) {
-        plan.ops.clear();
-        // What was refused before it was ours is not ours.
-        plan.origin = row.map(|_| origin).or(recorded);
-        return plan;
     }
-    match row {
-        None => {
-            // First of all: another pipeline may be about to take it over as well.
-            plan.ops.insert(0, Op::Claim(target(origin)));
-            plan.changed(format!("took over table {}, which was there", plan.node.name));
-        }
-        Some(row) if *row != target(origin) => plan.ops.push(Op::Store(target(origin))),
-        Some(_) => {}
-    }
-    load(context, &mut plan, desired, false);
     plan
 }
 
 /// Reference rows, where the file is another one than was loaded, or the table is new.
 fn load(context: &Context<'_>, plan: &mut NodePlan, desired: &DesiredTable, new: bool) {
     let (table, Some(text)) = (&desired.table, &desired.rows) else { return };
-    let loaded = match context.standing(ROWS_KIND, &table.name) {
+    let loaded = match context.books.standing(ROWS_KIND, &table.name) {
         Standing::Free(row) => row.map(|row| row.spec_hash.as_str()),
         // The table is ours, so this row is left over from an owner that it no longer has.
         Standing::Theirs(_) => None,
@@ -105,7 +64,7 @@ fn load(context: &Context<'_>, plan: &mut NodePlan, desired: &DesiredTable, new:
     match rows::parse(text, table) {
         Ok(rows) => {
             plan.changed(format!("loaded {} rows of {source} into table {}", rows.rows.len(), plan.node.name));
-            let row = OwnerRow::new(ROWS_KIND, table.name.as_str(), context.owner, Origin::Created, spec_hash);
+            let row = OwnerRow::new(ROWS_KIND, table.name.as_str(), context.books.owner, Origin::Created, spec_hash);
             plan.ops.push(Op::LoadRows(Load { table: table.name.clone(), primary_key: table.primary_key.clone(), rows, row }));
         }
         Err(problems) => {

@@ -4,11 +4,11 @@
 //! owner's row: if both are as they were, the view is as declared; if only the stored one differs, somebody altered it.
 
 use tapeline_api::pipeline::mysql::View;
-use tapeline_api::pipeline::status::{Origin, ResourceKind};
+use tapeline_api::pipeline::status::Origin;
 
 use super::plan::{Context, NodePlan, Op};
 use super::{DesiredView, ViewShape};
-use crate::external::ownership::{self, Standing, hash, kind_name};
+use crate::external::ownership::hash;
 use crate::external::{NodeState, Refusal, RefusalReason};
 
 /// Raised when the statement around a view's text changes, so that all views are replaced once.
@@ -18,23 +18,16 @@ const STATEMENT: &str = "INVOKER 1";
 pub(super) fn plan(context: &Context<'_>, desired: &DesiredView) -> NodePlan {
     let (database, view) = (&context.desired.database, &desired.view);
     let mut plan = NodePlan::settled(desired.node(database), NodeState::AsDeclared, None);
-    let kind = ResourceKind::MySQLView;
     let name = plan.node.name.clone();
-    let row = match context.standing(kind_name(kind), &view.name) {
-        Standing::Theirs(row) => {
-            plan.refuse(vec![ownership::conflict(&plan.node, context.owner, row, &database.backticked())]);
-            return plan;
-        }
-        Standing::Free(row) => row,
-    };
+    let Some(entry) = context.books.entry(&mut plan, &view.name, &database.backticked(), String::new()) else { return plan };
+    let row = entry.row;
     if context.actual.tables.contains_key(&view.name) {
         let message = format!("{name} is a table, not a view: use another name for the view");
         plan.refuse(vec![Refusal::new(RefusalReason::ResourceConflict, &desired.field, message)]);
         return plan;
     }
-    let recorded = context.recorded_origin(&plan);
     let there = context.actual.views.get(&view.name);
-    let ours = row.is_some() || matches!(recorded, Some(Origin::Created));
+    let ours = row.is_some() || entry.recorded == Some(Origin::Created);
     match there {
         Some(_) if !ours => {
             let message = format!(
@@ -63,11 +56,11 @@ pub(super) fn plan(context: &Context<'_>, desired: &DesiredView) -> NodePlan {
             let what = if row.is_some_and(|row| row.origin() == Origin::Created) { "created again view" } else { "created view" };
             plan.state = NodeState::Changed(format!("{what} {name}"));
             // A view holds no rows, so nothing is lost with it.
-            plan.creates(context.recorded, &context.actual.server_uuid, None);
+            plan.creates(&context.books, None);
         }
     }
     if row.is_none() {
-        plan.ops.push(Op::Claim(context.row(kind, &view.name, Origin::Creating, String::new())));
+        plan.ops.push(Op::Claim(entry.target(Origin::Creating)));
     }
     plan.ops.push(Op::PutView(view.clone()));
     plan
