@@ -108,7 +108,7 @@ fn a_rebalance_in_the_middle_of_an_outage_leaves_no_partition_behind() {
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         pipeline
-            .until("the query to say that it waits", within(60), |now| {
+            .until("the query to say that it waits: a transaction may take a minute", within(150), |now| {
                 let query = status::query(now, "volume")?;
                 ensure!(query.state.to_string() == "Waiting", "{query:?}");
                 Ok(())
