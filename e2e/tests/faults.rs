@@ -6,7 +6,7 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use rand::rngs::StdRng;
@@ -63,7 +63,7 @@ async fn replay_over(world: &World, seconds: u64) -> Pipeline<'_> {
     pipeline
 }
 
-async fn volume(world: &World) -> anyhow::Result<i64> {
+async fn volume(world: &World) -> Result<i64> {
     Ok(golden::by_sector(&world.mysql, &world.schema()).await?.values().sum())
 }
 
@@ -96,13 +96,16 @@ async fn goes_on(world: &World, queries: &[&str]) {
     }
 }
 
-/// A pod of the query whose process runs.
-async fn victim(pipeline: &Pipeline<'_>, query: &str, random: &mut StdRng) -> (Pod, Process) {
-    eventually(&format!("a running worker of {query}"), within(120), async || {
+/// Does something to a running worker of the query, and returns its pod's name. One that is just ending, by an earlier fault, is not taken.
+async fn strike(world: &World, pipeline: &Pipeline<'_>, query: &str, random: &mut StdRng, act: impl Fn(&Process) -> Result<()>) -> (String, Process) {
+    goes_on(world, &[query]).await;
+    eventually(&format!("a running worker of {query}"), within(360), async || {
         let running: Vec<_> = pipeline.pods(query).await?.into_iter().filter_map(|pod| processes::of(&pod).map(|process| (pod, process))).collect();
         ensure!(!running.is_empty(), "no worker of {query} runs");
         let chosen = random.random_range(0..running.len());
-        running.into_iter().nth(chosen).context("a victim")
+        let (pod, process) = running.into_iter().nth(chosen).context("a victim")?;
+        act(&process)?;
+        Ok((pod.metadata.name.unwrap_or_default(), process))
     })
     .await
 }
@@ -116,20 +119,15 @@ async fn kill_workers(world: &World, pipeline: &Pipeline<'_>, random: &mut StdRn
     for _ in 0..times {
         moment(random, 0.5..6.0).await;
         let query = QUERIES.get(random.random_range(0..QUERIES.len())).unwrap();
-        let (pod, process) = victim(pipeline, query, random).await;
-        goes_on(world, &[query]).await;
-        process.kill().unwrap();
-        world.say(format!("killed the worker in {}", pod.metadata.name.unwrap_or_default()));
+        let (name, _) = strike(world, pipeline, query, random, Process::kill).await;
+        world.say(format!("killed the worker in {name}"));
     }
 }
 
 /// Freezes one of two workers until the other has taken over its partitions, and for `longer`; then it goes on where it stood.
 async fn freeze_worker(world: &World, pipeline: &Pipeline<'_>, random: &mut StdRng, longer: Duration) {
     let query = QUERIES.get(random.random_range(0..QUERIES.len())).unwrap();
-    let (pod, process) = victim(pipeline, query, random).await;
-    goes_on(world, &[query]).await;
-    process.freeze().unwrap();
-    let name = pod.metadata.name.unwrap_or_default();
+    let (name, process) = strike(world, pipeline, query, random, Process::freeze).await;
     world.say(format!("froze the worker in {name}"));
     // A container that was killed several times is started again after minutes only.
     eventually("the other worker to read all partitions", SESSION_TIMEOUT + within(360), async || {
@@ -144,7 +142,7 @@ async fn freeze_worker(world: &World, pipeline: &Pipeline<'_>, random: &mut StdR
     world.say("it goes on");
 }
 
-async fn report(pod: &Pod) -> anyhow::Result<WorkerReport> {
+async fn report(pod: &Pod) -> Result<WorkerReport> {
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("the pod has no address")?;
     Ok(reqwest::get(format!("http://{address}:{HTTP_PORT}/status")).await?.error_for_status()?.json().await?)
 }
