@@ -193,9 +193,8 @@ impl Engine {
         let bad = chunk.bad.len() as u64;
         self.tally.records += chunk.batch.num_rows() as u64 + bad;
         let rows = batch.note(chunk);
-        self.found_bad(bad, "read: is this the right topic, and are the stream's fields right?")?;
-        let Some(batch) = &self.batch else { return Ok(()) };
         let is_full_of_bad = batch.is_full_of_bad();
+        self.found_bad(bad, "read: is this the right topic, and are the stream's fields right?")?;
         if rows.num_rows() > 0 {
             self.push(rows).await?;
         }
