@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import report
-from engines import SINKS, Addresses, Drain, Spark, Tapeline
+from engines import SINKS, Addresses, Drain, Spark, Tapeline, add_given
 from resources import Failed, Servers
-from servers import DATABASE, Cassandra, Kafka, MySql, Wrong
+from servers import DATABASE, Cassandra, Kafka, MongoDb, MySql, Wrong
 from trades import ROWS_PER_MESSAGE, Trades
 
 FULL = 1_000_000
@@ -25,8 +25,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often each engine drains into each sink; the table has the medians")
     parser.add_argument("--sinks", default=",".join(SINKS), help="%(default)s")
     parser.add_argument("--limit", type=float, default=600, help="seconds that a single run may take")
-    for given in ("worker", "spark", "jars", "kafka-jars", "pids", "work"):
-        parser.add_argument(f"--{given}", type=Path, required=True, help="given by bench/run")
+    add_given(parser)
     chosen = parser.parse_args()
     chosen.sinks = chosen.sinks.split(",")
     if unknown := set(chosen.sinks) - set(SINKS):
@@ -40,13 +39,14 @@ class Bench:
     """The servers, the engines, and the runs so far."""
 
     def __init__(self, chosen: argparse.Namespace) -> None:
-        addresses = Addresses(os.environ["TESTBED_KAFKA"], os.environ["TESTBED_CASSANDRA"], os.environ["TESTBED_MYSQL"])
+        addresses = Addresses.given()
         shutil.rmtree(chosen.work, ignore_errors=True)
         chosen.work.mkdir(parents=True)
         self.limit = chosen.limit
         self.engines: list[Tapeline | Spark] = [Tapeline(chosen.worker, chosen.work, addresses), Spark(chosen.spark, chosen.jars, chosen.work, addresses)]
         self.kafka, self.mysql, self.cassandra = Kafka(addresses.kafka, chosen.kafka_jars), MySql(), Cassandra(addresses.cassandra)
-        self.servers = Servers(chosen.pids, ["kafka", "cassandra", "mysql"])
+        self.mongodb = MongoDb(addresses.mongo, addresses.user, addresses.password)
+        self.servers = Servers(chosen.pids, ["kafka", "cassandra", "mysql", "mongo"])
         self.trades = Trades(chosen.rows)
         self.runs: list[Drain] = []
 
@@ -57,15 +57,15 @@ class Bench:
 
     def drain(self, engine: Tapeline | Spark, sink: str, counts: bool = True) -> None:
         """One run, from empty tables to checked ones."""
-        self.mysql.make_empty()
-        self.cassandra.make_empty()
+        for store in (self.mysql, self.cassandra, self.mongodb, self.kafka):
+            store.make_empty()
         self.servers.await_quiet()
         run = engine.drain(sink, self.kafka, self.trades, self.servers, self.limit)
-        found = []
-        if sink in ("mysql", "both"):
-            found.append(f"MySQL: {self.mysql.check(self.trades)}")
-        if sink in ("cassandra", "both"):
-            found.append(f"Cassandra: {self.cassandra.check(self.trades)}")
+        checks = {
+            "blackhole": [], "mysql": [self.mysql.check_volumes], "cassandra": [self.cassandra.check], "both": [self.mysql.check_volumes, self.cassandra.check],
+            "kafka": [self.kafka.check], "upsert": [self.mysql.check_rows], "merge": [self.mysql.check_candles], "mongodb": [self.mongodb.check],
+        }
+        found = [check(self.trades) for check in checks[sink]]
         if counts:
             self.runs.append(run)
         label, used = engine.name if counts else f"{engine.name} (warm-up)", run.process
@@ -75,7 +75,8 @@ class Bench:
     def clean_up(self) -> None:
         self.kafka.delete_topics()
         self.mysql.query(f"DROP DATABASE IF EXISTS {DATABASE}")
-        self.cassandra.query(f"DROP KEYSPACE IF EXISTS {DATABASE}")
+        self.cassandra.clean_up()
+        self.mongodb.clean_up()
 
 
 def say(text: str) -> None:
@@ -95,7 +96,8 @@ def main() -> int:
         for _ in range(chosen.rounds):
             for sink in chosen.sinks:
                 for engine in bench.engines:
-                    bench.drain(engine, sink)
+                    if sink in engine.sinks:
+                        bench.drain(engine, sink)
     except (Failed, Wrong) as error:
         say(f"FAILED: {error}")
         return 1

@@ -16,18 +16,23 @@ Runs = list[Drain]
 Column = tuple[str, Callable[[Drain], float | None]]
 
 
-def _server(name: str, sinks: set[str]) -> Callable[[Drain], float | None]:
-    return lambda run: run.process.servers[name] if run.sink in sinks else None
+# The servers that a sink writes to.
+_STORES = {
+    "blackhole": [], "mysql": ["mysql"], "cassandra": ["cassandra"], "both": ["cassandra", "mysql"], "kafka": ["kafka"], "upsert": ["mysql"], "merge": ["mysql"],
+    "mongodb": ["mongo"],
+}
 
 
-_CASSANDRA, _MYSQL = _server("cassandra", {"cassandra", "both"}), _server("mysql", {"mysql", "both"})
+def _stores(run: Drain) -> float | None:
+    return sum(run.process.servers[store] for store in _STORES[run.sink]) if _STORES[run.sink] else None
+
+
 _RATIOS: list[Column] = [
     ("drain s", lambda run: run.seconds),
     ("drain CPU s", lambda run: run.cpu),
     ("process s", lambda run: run.process.seconds),
     ("process CPU s", lambda run: run.process.cpu),
-    ("Cassandra's CPU s", _CASSANDRA),
-    ("MySQL's CPU s", _MYSQL),
+    ("the stores' CPU s", _stores),
     ("peak memory MB", lambda run: run.process.peak_mb),
     ("of it anonymous MB", lambda run: run.process.anonymous_mb),
 ]
@@ -50,9 +55,9 @@ def markdown(runs: Runs, trades: Trades, rounds: int, where: str) -> str:
     columns = [speed, *_RATIOS[:2], speed_of_cpu, *_RATIOS[2:]]
     table = [["sink", "engine", *(name for name, _ in columns)]]
     for sink in sinks:
-        table += [[sink, engine, *(_cell(of[sink, engine], value) for _, value in columns)] for engine in engines]
+        table += [[sink, engine, *(_cell(of[sink, engine], value) for _, value in columns)] for engine in engines if of[sink, engine]]
     ratios = [["sink", *(name.removesuffix(" s").removesuffix(" MB") for name, _ in _RATIOS)]]
-    for sink in sinks:
+    for sink in (sink for sink in sinks if all(of.get((sink, engine)) for engine in ("Spark", "Tapeline"))):
         ratios.append([sink, *(_ratio(of[sink, "Spark"], of[sink, "Tapeline"], value) for _, value in _RATIOS)])
     busiest = max(runs, key=_disturbance)
     return "\n".join([
@@ -66,7 +71,7 @@ def markdown(runs: Runs, trades: Trades, rounds: int, where: str) -> str:
         "",
         *_lines(ratios),
         "",
-        "Every run was checked: MySQL's volume of each day and sector, Cassandra's rows and their volume, the messages read.",
+        "Every run was checked: the volume of each day and sector, each candle, the number of rows, messages or documents and their volume, the messages read.",
         f"Other processes took at most {_disturbance(busiest):.0%} of the machine during a run ({busiest.engine}, {busiest.sink}).",
     ])
 

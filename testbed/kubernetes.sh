@@ -5,7 +5,7 @@ kubectl() { "$BIN/kubectl" --kubeconfig="$RUN/kc/admin" "$@"; }
 
 certificate() {                                # NAME SUBJECT [SAN]: a key, a certificate and a kubeconfig
   (
-    cd "$RUN/pki"
+    cd "$RUN/pki" || exit
     openssl req -newkey rsa:2048 -nodes -keyout "$1.key" -out "$1.csr" -subj "$2"
     printf 'keyUsage=digitalSignature,keyEncipherment\nextendedKeyUsage=clientAuth,serverAuth\n%s\n' "${3:+subjectAltName=$3}" >"$1.ext"
     openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days 365 -extfile "$1.ext" -out "$1.crt"
@@ -57,7 +57,8 @@ C
  "ipam":{"type":"host-local","dataDir":"$RUN/ipam","ranges":[[{"subnet":"$POD_CIDR"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
 {"type":"portmap","capabilities":{"portMappings":true}}]}
 C
-  # failCgroupV1: since 1.35 the kubelet refuses cgroup v1 unless told otherwise.
+  # failCgroupV1: since 1.35 the kubelet refuses cgroup v1 unless told otherwise. crashLoopBackOff: tests kill the same container several times; by default it is
+  # started again after 10 s the first time, and after five minutes at last.
   cat >"$RUN/kubelet.yaml" <<C
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -74,6 +75,7 @@ containerRuntimeEndpoint: unix://$RUN/containerd.sock
 clusterDNS: [$CLUSTER_DNS]
 clusterDomain: cluster.local
 resolvConf: ""
+crashLoopBackOff: {maxContainerRestartPeriod: 5s}
 podLogsDir: $RUN/pods
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: "100Mi", nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%"}
@@ -105,7 +107,7 @@ C
 control_plane() {
   spawn etcd "$BIN/etcd" --data-dir "$RUN/etcd" --unsafe-no-fsync --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 --initial-cluster default=http://127.0.0.1:2380
-  spawn apiserver "$BIN/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 --advertise-address=$IP --service-cluster-ip-range=$SERVICE_CIDR \
+  spawn apiserver "$BIN/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 --advertise-address="$IP" --service-cluster-ip-range="$SERVICE_CIDR" \
     --tls-cert-file="$RUN/pki/apiserver.crt" --tls-private-key-file="$RUN/pki/apiserver.key" --client-ca-file="$RUN/pki/ca.crt" \
     --kubelet-client-certificate="$RUN/pki/kubelet-client.crt" --kubelet-client-key="$RUN/pki/kubelet-client.key" \
     --kubelet-certificate-authority="$RUN/pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
@@ -128,7 +130,7 @@ start_kubernetes() {
   control_plane
   "$TESTBED/load-image.sh" "$CACHE/pause.tar" >/dev/null
   spawn kubelet "$BIN/kubelet" --config="$RUN/kubelet.yaml" --kubeconfig="$RUN/kc/node" --root-dir="$RUN/kubelet" --cert-dir="$RUN/kubelet/pki" \
-    --node-ip=$IP --hostname-override=$NODE
+    --node-ip="$IP" --hostname-override="$NODE"
   spawn proxy "$BIN/kube-proxy" --config="$RUN/proxy.yaml"
   spawn coredns "$BIN/coredns" -conf "$RUN/Corefile"
   { external_service kube-system kube-dns 53 "clusterIP: $CLUSTER_DNS,"; echo ---; data_services; } | kubectl apply -f - >/dev/null
@@ -140,11 +142,11 @@ await_kubernetes() {
   await "the default service accounts" 30 kubectl -n default get serviceaccount default
   await "the default service accounts" 30 kubectl -n data get serviceaccount default
   await "the Service kubernetes.default (kube-proxy)" 30 port_open 10.96.0.1 443
-  await "the Service kube-dns (CoreDNS)" 30 port_open $CLUSTER_DNS 53
+  await "the Service kube-dns (CoreDNS)" 30 port_open "$CLUSTER_DNS" 53
 }
 
 KUBERNETES=(etcd apiserver controller-manager scheduler containerd kubelet proxy coredns)
 kubernetes_answers() {
   local part; for part in "${KUBERNETES[@]}"; do running "$part" && ! frozen "$part" || return 1; done
-  [ "$(kubectl get node $NODE -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' --request-timeout=2s 2>/dev/null)" = True ]
+  [ "$(kubectl get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' --request-timeout=2s 2>/dev/null)" = True ]
 }

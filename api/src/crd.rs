@@ -40,6 +40,42 @@ pub fn definition() -> Result<CustomResourceDefinition, serde_json::Error> {
     serde_json::from_value(crd)
 }
 
+/// What kustomize has to know to merge patches into lists by name, as the API server does: an OpenAPI document with the keys of the resource's list-maps, for `openapi: {path: ..}` of a
+/// kustomization. Without it kustomize replaces such lists as a whole.
+///
+/// # Errors
+/// As [`definition`].
+pub fn kustomize_openapi() -> Result<Value, serde_json::Error> {
+    let crd = serde_json::to_value(definition()?)?;
+    let part = |pointer: &str| crd.pointer(pointer).cloned().unwrap_or_default();
+    let mut schema = merge_keys(&part("/spec/versions/0/schema/openAPIV3Schema")).unwrap_or_else(|| json!({"type": "object"}));
+    let kind = json!({"group": part("/spec/group"), "version": part("/spec/versions/0/name"), "kind": part("/spec/names/kind")});
+    set(&mut schema, "x-kubernetes-group-version-kind", json!([kind]));
+    Ok(json!({"definitions": {"dev.tapeline.v1alpha1.TradingPipeline": schema}}))
+}
+
+/// The parts of `schema` that have list-maps, and their keys in kustomize's words.
+fn merge_keys(schema: &Value) -> Option<Value> {
+    let properties: serde_json::Map<String, Value> = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, property)| Some((name.clone(), merge_keys(property)?)))
+        .collect();
+    let mut kept = json!({"type": schema.get("type")});
+    if !properties.is_empty() {
+        set(&mut kept, "properties", Value::Object(properties));
+        return Some(kept);
+    }
+    let items = schema.get("items")?;
+    let key = schema.pointer("/x-kubernetes-list-map-keys/0")?;
+    set(&mut kept, "items", merge_keys(items).unwrap_or_else(|| json!({"type": items.get("type")})));
+    set(&mut kept, "x-kubernetes-patch-strategy", json!("merge"));
+    set(&mut kept, "x-kubernetes-patch-merge-key", key.clone());
+    Some(kept)
+}
+
 /// The hash of the schema that this program was built with.
 ///
 /// # Errors
@@ -115,8 +151,9 @@ mod tests {
             visit(&path, property);
             if !path.ends_with(".affinity") {
                 properties(&path, property, visit);
-                for part in ["items", "additionalProperties"] {
-                    if let Some(part) = property.get(part) {
+                for name in ["items", "additionalProperties"] {
+                    if let Some(part) = property.get(name) {
+                        visit(&format!("{path}[{name}]"), part);
                         properties(&path, part, visit);
                     }
                 }
@@ -128,7 +165,7 @@ mod tests {
     fn every_field_has_a_description() {
         let mut bare = Vec::new();
         properties("", &schema(), &mut |path, property| {
-            if property.get("description").and_then(Value::as_str).is_none_or(str::is_empty) && !matches!(path, ".metadata") {
+            if property.get("description").and_then(Value::as_str).is_none_or(str::is_empty) && path != ".metadata" && !path.ends_with(']') {
                 bare.push(path.to_owned());
             }
         });
@@ -153,6 +190,20 @@ mod tests {
     fn it_is_small_enough_for_client_side_apply() {
         let size = serde_json::to_string(&definition().unwrap()).unwrap().len();
         assert!(size < 200_000, "{size} bytes; the annotation of kubectl apply holds 262,144");
+    }
+
+    #[test]
+    fn kustomize_learns_the_keys_of_all_list_maps_and_nothing_else() {
+        let openapi = kustomize_openapi().unwrap();
+        let spec = openapi.pointer("/definitions/dev.tapeline.v1alpha1.TradingPipeline/properties/spec/properties").unwrap();
+        for list in ["/producers", "/queries", "/streams", "/streams/items/properties/fields", "/kafka/properties/topics", "/mysql/properties/tables"] {
+            assert_eq!(spec.pointer(&format!("{list}/x-kubernetes-patch-merge-key")), Some(&json!("name")), "{list}");
+        }
+        assert_eq!(spec.pointer("/cassandra/properties/contactPoints"), None, "an atomic list is replaced");
+        assert_eq!(
+            openapi.pointer("/definitions/dev.tapeline.v1alpha1.TradingPipeline/x-kubernetes-group-version-kind/0/kind"),
+            Some(&json!("TradingPipeline"))
+        );
     }
 
     #[test]

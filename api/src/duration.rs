@@ -92,6 +92,14 @@ impl JsonSchema for GoDuration {
     }
 }
 
+/// The rule of the API server for a duration of `min` to `max`.
+pub(crate) fn between(min: &str, max: &str) -> serde_json::Value {
+    serde_json::json!([{
+        "rule": format!("duration(self) >= duration('{min}') && duration(self) <= duration('{max}')"),
+        "message": format!("from {min} to {max}"),
+    }])
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;

@@ -4,6 +4,7 @@
 pub mod crd;
 pub mod duration;
 pub mod names;
+pub mod path;
 pub mod pipeline;
 pub mod progress;
 pub mod report;

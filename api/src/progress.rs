@@ -1,9 +1,69 @@
-//! The tables in which a query's progress and the ownership of things are kept, beside the data. The operator creates them, workers read and write progress.
+//! The tables, collections and the topic in which a query's progress and the ownership of things are kept, beside the data. The operator creates them, workers read
+//! and write progress.
 
-/// The table of stored progress, in each MySQL database and Cassandra keyspace.
+use serde::{Deserialize, Serialize};
+
+/// The table of stored progress, in each MySQL database and Cassandra keyspace; the collection of it, in each MongoDB database: see [`mongodb_progress_id`].
 pub const PROGRESS_TABLE: &str = "tapeline_progress";
-/// The table of owners, in each MySQL database and Cassandra keyspace.
+/// The table of owners, in each MySQL database and Cassandra keyspace; the collection of them, in each MongoDB database.
 pub const RESOURCES_TABLE: &str = "tapeline_resources";
+
+/// The compacted topic in which the progress of all queries into topics of a Kafka cluster is kept, of every pipeline and operator that uses it: records of a
+/// [`ProgressRecordKey`] and a [`ProgressRecord`], both JSON, written within the transaction that has the rows. Whoever begins reads it whole, from every
+/// partition, so it needs no more than one.
+pub const PROGRESS_TOPIC: &str = "tapeline-progress";
+
+/// Settings of [`PROGRESS_TOPIC`] when it is created. Progress must never be deleted, so `cleanup.policy` is what makes it right; the others keep it short, since
+/// every worker reads it when it begins.
+pub const PROGRESS_TOPIC_CONFIG: [(&str, &str); 4] =
+    [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("segment.ms", "3600000"), ("min.cleanable.dirty.ratio", "0.1")];
+
+/// The key of a record in [`PROGRESS_TOPIC`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressRecordKey {
+    /// `namespace/pipeline/query/replay id`.
+    pub query: String,
+    /// The topic that the query reads.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+}
+
+/// The value of a record in [`PROGRESS_TOPIC`]. Of several with one key the furthest counts, by `epoch`, then `next_offset`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressRecord {
+    /// Offsets of different epochs cannot be compared.
+    pub epoch: i64,
+    /// The first offset that is not in the sink.
+    pub next_offset: i64,
+    /// The last write time given.
+    pub write_time: i64,
+    /// The topic that the query writes to.
+    pub sink_table: String,
+    /// The hash of the query's plan.
+    pub plan_hash: String,
+    /// When it was written, RFC 3339.
+    pub updated_at: String,
+}
+
+/// The `_id` of the document with the progress of a query in [`PROGRESS_TABLE`] of a MongoDB database. It is one document for all partitions, since a change of one
+/// document happens whole or not at all:
+///
+/// ```text
+/// {_id: "<kafka_cluster>/<query>/<topic>", partitions: {p0: {epoch: 64, next_offset: 17, write_time: 1724570685123456}, ..}, sink_table, plan_hash, updated_at}
+/// ```
+///
+/// `query` is `namespace/pipeline/query/replay id`; numbers are int64 and `updated_at` is a date.
+#[must_use]
+pub fn mongodb_progress_id(kafka_cluster: &str, query: &str, topic: &str) -> String {
+    format!("{kafka_cluster}/{query}/{topic}")
+}
+
+/// The field of `partitions` in that document for a partition. It begins with a letter, since a number in a path means a place in an array.
+#[must_use]
+pub fn mongodb_progress_field(partition: i32) -> String {
+    format!("p{partition}")
+}
 
 /// Creates the progress table in the current MySQL database. One row for each partition that a query has read:
 /// `next_offset` is the first offset that is not in the sink, valid within `epoch`.

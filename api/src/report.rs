@@ -29,6 +29,28 @@ pub struct WorkerReport {
     /// The last micro-batch that is in the sink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_batch: Option<BatchReport>,
+    /// What looks wrong, though the worker goes on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
+}
+
+/// Something that looks wrong, though the worker goes on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notice {
+    /// What kind it is.
+    pub kind: NoticeKind,
+    /// In words, without contents of records and without numbers that move.
+    pub message: String,
+}
+
+/// Kinds of notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Display, IntoStaticStr)]
+pub enum NoticeKind {
+    /// No record had a field that the query reads.
+    FieldNeverSeen,
+    /// Reference data could not be loaded again: the rows that were loaded last are used.
+    ReferenceStale,
 }
 
 /// The state of a worker.
@@ -62,6 +84,13 @@ pub struct Problem {
     pub offset: Option<i64>,
 }
 
+impl Problem {
+    /// One that concerns no partition.
+    pub fn new(class: ProblemClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), partition: None, offset: None }
+    }
+}
+
 /// Kinds of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Display, IntoStaticStr)]
 pub enum ProblemClass {
@@ -71,6 +100,8 @@ pub enum ProblemClass {
     TopicMissing,
     /// The store does not answer, or not in time.
     StoreUnreachable,
+    /// MySQL, which the query has reference data from, does not answer, or not in time.
+    ReferenceUnreachable,
     /// The store refuses user, password or permission.
     StoreDenied,
     /// The table is not there, or lacks a column.
@@ -85,6 +116,12 @@ pub enum ProblemClass {
     DataLoss,
     /// A single chunk does not fit into memory.
     OutOfMemory,
+    /// What a producer takes its data from does not answer, or breaks off.
+    FeedUnreachable,
+    /// It refuses the API key.
+    FeedDenied,
+    /// It refuses what is asked for, or answers with something else.
+    FeedRefuses,
     /// The settings do not fit this program: an older or newer operator wrote them, or the query cannot run.
     InvalidSettings,
     /// A fault of Tapeline.
@@ -95,7 +132,18 @@ impl ProblemClass {
     /// Whether it goes away by itself when what is awaited comes back.
     #[must_use]
     pub const fn is_outage(self) -> bool {
-        matches!(self, Self::KafkaUnreachable | Self::TopicMissing | Self::StoreUnreachable | Self::StoreDenied | Self::TableMissing)
+        matches!(
+            self,
+            Self::KafkaUnreachable
+                | Self::TopicMissing
+                | Self::StoreUnreachable
+                | Self::ReferenceUnreachable
+                | Self::StoreDenied
+                | Self::TableMissing
+                | Self::FeedUnreachable
+                | Self::FeedDenied
+                | Self::FeedRefuses
+        )
     }
 }
 
@@ -144,6 +192,29 @@ pub struct ProducerReport {
     pub messages_total: u64,
     /// Records (elements of messages) acknowledged since the start.
     pub records_total: u64,
+    /// What it heard of a websocket or an HTTP API, if that is its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed: Option<FeedReport>,
+}
+
+/// What a producer heard of a source outside, since its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FeedReport {
+    /// Whether it is connected and subscribed; for an HTTP API, whether the last request succeeded.
+    pub connected: bool,
+    /// Connections made again after one that was lost.
+    pub reconnections_total: u64,
+    /// Times at which something was not delivered: the connection was down, or ids are missing.
+    pub gaps_total: u64,
+    /// Ids that are missing, where a feed counts.
+    pub missing_total: u64,
+    /// Elements that came again and were not sent.
+    pub repeats_total: u64,
+    /// Frames and elements that mean nothing to the mapping.
+    pub unknown_total: u64,
+    /// Requests to an HTTP API.
+    pub requests_total: u64,
 }
 
 /// The state of a producer.

@@ -8,15 +8,18 @@ use serde::{Deserialize, Serialize};
 use crate::names::{ItemName, SqlName, TopicName};
 use crate::pipeline::cassandra::ReplicationClass;
 use crate::pipeline::producers::Source;
-use crate::pipeline::queries::{MySqlMode, Nulls};
+use crate::pipeline::queries::{MySqlMode, Nulls, Takes};
+use crate::pipeline::references::{MySqlReference, ReferenceTable};
 use crate::pipeline::streams::Stream;
 
 /// The version of this document. A worker reads this one and the one before.
 pub const FORMAT_VERSION: u32 = 1;
 /// Where the document is mounted.
 pub const SETTINGS_PATH: &str = "/etc/tapeline/settings.json";
-/// Where Secrets are mounted: `<here>/mysql/username`, `<here>/mysql/password`, `<here>/cassandra/..`.
+/// Where Secrets are mounted: `<here>/mysql/username`, `<here>/mysql/password`, `<here>/cassandra/..`, `<here>/mongodb/..`, `<here>/feed/..`.
 pub const CREDENTIALS_DIR: &str = "/etc/tapeline/credentials";
+/// The folder in it for what a producer's source needs (see [`Source::secret_files`]).
+pub const FEED_FOLDER: &str = "feed";
 /// The port of a worker's and a producer's `/status`, `/metrics`, `/healthz` and `/readyz`.
 pub const HTTP_PORT: u16 = 8080;
 
@@ -40,6 +43,9 @@ pub struct WorkerSettings {
     pub stream: Stream,
     /// How often the operator created the stream's topic; 0 where it never did. It is the upper part of the epoch of stored progress.
     pub topic_incarnation: i64,
+    /// Reference data that the query joins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<ReferenceSettings>,
     /// The query's SQL.
     pub sql: String,
     /// Milliseconds between two cuts.
@@ -70,6 +76,20 @@ pub struct KafkaSettings {
     /// Further settings of librdkafka.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub client_properties: BTreeMap<String, String>,
+}
+
+/// Reference data of a query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReferenceSettings {
+    /// What SQL sees.
+    pub table: ReferenceTable,
+    /// The server.
+    pub connection: MySqlConnection,
+    /// Where the rows are.
+    pub source: MySqlReference,
+    /// Milliseconds between two loads.
+    pub refresh_ms: u64,
 }
 
 /// Settings of librdkafka that a pipeline may not set, since Tapeline's being right depends on them.
@@ -116,8 +136,48 @@ pub enum SinkSettings {
         /// How rows are written.
         mode: MySqlMode,
     },
+    /// A MongoDB collection.
+    #[serde(rename = "mongodb")]
+    MongoDb {
+        /// The servers.
+        connection: MongoDbConnection,
+        /// The collection.
+        collection: SqlName,
+        /// Columns that make the `_id`; none: the record's uuid.
+        id: Vec<SqlName>,
+    },
+    /// A topic.
+    Kafka {
+        /// The topic.
+        topic: TopicName,
+        /// Columns that make the key.
+        key: Vec<SqlName>,
+    },
     /// Nowhere.
     Blackhole,
+}
+
+impl SinkSettings {
+    /// What it asks of the plan of its query.
+    #[must_use]
+    pub const fn takes(&self) -> Takes {
+        match self {
+            Self::Cassandra { .. } | Self::MongoDb { .. } => Takes::RowWise,
+            Self::MySql { mode, .. } => mode.takes(),
+            Self::Kafka { .. } | Self::Blackhole => Takes::AnyPlan,
+        }
+    }
+
+    /// The table, collection or topic, as it is noted beside progress; empty where there is none.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        match self {
+            Self::Cassandra { table, .. } | Self::MySql { table, .. } => table.as_str(),
+            Self::MongoDb { collection, .. } => collection.as_str(),
+            Self::Kafka { topic, .. } => topic.as_str(),
+            Self::Blackhole => "",
+        }
+    }
 }
 
 /// How to reach Cassandra. User and password, if any, are under `cassandra` of the credentials' folder.
@@ -144,6 +204,21 @@ pub struct MySqlConnection {
     pub database: SqlName,
 }
 
+/// How to reach MongoDB. User and password, if any, are under `mongodb` of the credentials' folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MongoDbConnection {
+    /// `host:port` of some servers.
+    pub hosts: Vec<String>,
+    /// The replica set, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_set: Option<String>,
+    /// Where the user is defined.
+    pub auth_source: String,
+    /// The database.
+    pub database: SqlName,
+}
+
 /// The settings of a producer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -160,8 +235,11 @@ pub struct ProducerSettings {
     pub kafka: KafkaSettings,
     /// The topic that it writes to.
     pub topic: TopicName,
-    /// What it writes. A replay from a ConfigMap finds it mounted under [`DATA_DIR`] by its key.
+    /// What it writes. A file or replay from a ConfigMap finds it mounted under [`DATA_DIR`] by its key.
     pub source: Source,
+    /// Runs once and ends, instead of going on for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub once: Option<Once>,
     /// Where symbols come from, if the source needs them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mysql: Option<MySqlConnection>,
@@ -175,7 +253,21 @@ impl ProducerSettings {
     }
 }
 
-/// Where the ConfigMap of a replay is mounted.
+/// How a producer runs that a schedule starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Once {
+    /// Milliseconds after which a run that is not done fails.
+    pub time_limit_ms: u64,
+}
+
+/// What a run exits with that failed, and that would fail again if it were started again at once: its time is up, or only a change helps. Why is in the
+/// container's termination message.
+pub const RUN_FAILED: u8 = 3;
+/// The environment variable that tells a run of a scheduled producer from every other, and is the same in each attempt of the run.
+pub const RUN_VARIABLE: &str = "TAPELINE_RUN";
+
+/// Where the ConfigMap of a file or replay is mounted.
 pub const DATA_DIR: &str = "/etc/tapeline/data";
 /// Where the producer's image has its files.
 pub const IMAGE_DATA_DIR: &str = "/data";

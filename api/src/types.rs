@@ -45,9 +45,25 @@ pub enum FieldType {
         /// Digits behind the point, at most `precision`
         scale: u8,
     },
+    /// Whatever stands there, as its JSON text
+    Json,
+    /// An array of scalars
+    List(ListItem),
 }
 
-const FIELD_TYPES: &str = "boolean, int, bigint, float, double, string, date, timestamp or decimal(precision,scale)";
+/// What the elements of a list are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumString)]
+#[strum(serialize_all = "lowercase")]
+#[allow(missing_docs, reason = "as the field types of these names")]
+pub enum ListItem {
+    Boolean,
+    Bigint,
+    Double,
+    String,
+}
+
+const FIELD_TYPES: &str = "boolean, int, bigint, float, double, string, date, timestamp, decimal(precision,scale), json, \
+     list(boolean), list(bigint), list(double) or list(string)";
 
 impl FromStr for FieldType {
     type Err = UnknownType;
@@ -62,6 +78,11 @@ impl FromStr for FieldType {
             "string" => Self::String,
             "date" => Self::Date,
             "timestamp" => Self::Timestamp,
+            "json" => Self::Json,
+            _ if text.starts_with("list(") => match text.strip_prefix("list(").and_then(|rest| rest.strip_suffix(')')).map(str::parse) {
+                Some(Ok(item)) => Self::List(item),
+                _ => return Err(UnknownType { text: text.to_owned(), place: "stream's field", known: FIELD_TYPES }),
+            },
             _ => match arguments(text, "decimal").as_deref() {
                 Some(&[precision, scale]) if (1..=38).contains(&precision) && scale <= precision => {
                     Self::Decimal { precision: u8::try_from(precision).unwrap_or(38), scale: u8::try_from(scale).unwrap_or(0) }
@@ -83,6 +104,8 @@ impl fmt::Display for FieldType {
             Self::String => "string",
             Self::Date => "date",
             Self::Timestamp => "timestamp",
+            Self::Json => "json",
+            Self::List(item) => return write!(f, "list({item})"),
             Self::Decimal { precision, scale } => return write!(f, "decimal({precision},{scale})"),
         })
     }
@@ -140,6 +163,8 @@ pub enum MySqlType {
         precision: u8,
         scale: u8,
     },
+    /// Bytes, 1 to 255. Not to be declared: it is the type of the order columns that mode Merge needs.
+    Binary(u16),
 }
 
 const MYSQL_TYPES: &str = "boolean, tinyint, smallint, int, bigint, float, double, decimal(p,s), varchar(n), char(n), text, date, timestamp(f) or datetime(f)";
@@ -172,6 +197,8 @@ impl FromStr for MySqlType {
                     Self::Varchar(n)
                 } else if let Some(n) = length("char", 255) {
                     Self::Char(n)
+                } else if let Some(n) = length("binary", 255) {
+                    Self::Binary(n)
                 } else if let Some(f) = fraction("timestamp") {
                     Self::Timestamp(f)
                 } else if let Some(f) = fraction("datetime") {
@@ -203,6 +230,7 @@ impl fmt::Display for MySqlType {
             Self::Text => f.write_str("text"),
             Self::Varchar(n) => write!(f, "varchar({n})"),
             Self::Char(n) => write!(f, "char({n})"),
+            Self::Binary(n) => write!(f, "binary({n})"),
             Self::Timestamp(0) => f.write_str("timestamp"),
             Self::Timestamp(digits) => write!(f, "timestamp({digits})"),
             Self::Datetime(0) => f.write_str("datetime"),
@@ -258,7 +286,10 @@ macro_rules! text_type {
     };
 }
 
-text_type!(FieldType, r"^(boolean|int|bigint|float|double|string|date|timestamp|decimal\(([1-9]|[12][0-9]|3[0-8]), ?([0-9]|[12][0-9]|3[0-8])\))$");
+text_type!(
+    FieldType,
+    r"^(boolean|int|bigint|float|double|string|date|timestamp|json|list\((boolean|bigint|double|string)\)|decimal\(([1-9]|[12][0-9]|3[0-8]), ?([0-9]|[12][0-9]|3[0-8])\))$"
+);
 text_type!(CqlType, "^(boolean|tinyint|smallint|int|bigint|float|double|decimal|text|date|timestamp|uuid)$");
 text_type!(
     MySqlType,
@@ -274,6 +305,10 @@ mod tests {
     #[rstest]
     #[case("decimal(18, 4)", Some("decimal(18,4)"))]
     #[case("bigint", Some("bigint"))]
+    #[case("json", Some("json"))]
+    #[case("list(string)", Some("list(string)"))]
+    #[case("list(json)", None)]
+    #[case("list(string", None)]
     #[case("decimal(39,0)", None)]
     #[case("decimal(4,5)", None)]
     #[case("text", None)]

@@ -128,7 +128,7 @@ impl Operator {
 }
 
 /// The tag of the images that are tested: `$TAPELINE_IMAGE_TAG`, or those that were built last.
-async fn image_tag() -> Result<String> {
+pub(crate) async fn image_tag() -> Result<String> {
     match std::env::var("TAPELINE_IMAGE_TAG") {
         Ok(tag) => Ok(tag),
         Err(_) => Ok(command::run(&repository().join("images/build.sh").display().to_string(), &["--tag"], "").await?.trim().to_owned()),

@@ -1,10 +1,11 @@
-//! Clients of the three servers, each reached through one address from outside the cluster.
+//! Clients of the servers, each reached through one address from outside the cluster.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use mongodb::options::{ClientOptions, Credential, ServerAddress};
 use rdkafka::ClientConfig;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
@@ -30,10 +31,22 @@ impl AddressTranslator for Through {
 /// # Errors
 /// It does not answer.
 pub async fn cassandra(address: &str) -> Result<Session> {
+    session(SessionBuilder::new(), address).await
+}
+
+/// A session with Cassandra at `address` (`host:port`) as `user`.
+///
+/// # Errors
+/// It does not answer, or refuses.
+pub async fn cassandra_as(user: &str, password: &str, address: &str) -> Result<Session> {
+    session(SessionBuilder::new().user(user, password), address).await
+}
+
+async fn session(builder: SessionBuilder, address: &str) -> Result<Session> {
     let resolved = tokio::net::lookup_host(address).await.with_context(|| format!("looking up Cassandra's address {address}"))?.next();
     let resolved = resolved.with_context(|| format!("Cassandra's address {address} has no IP address"))?;
     let profile = ExecutionProfile::builder().request_timeout(Some(Duration::from_secs(60))).build();
-    SessionBuilder::new()
+    builder
         .known_node_addr(resolved)
         .address_translator(Arc::new(Through(resolved)))
         .connection_timeout(CONNECT)
@@ -51,6 +64,26 @@ pub async fn mysql(url: &str) -> Result<MySqlPool> {
     let address = url.rsplit_once('@').map_or(url, |(_, address)| address);
     let pool = MySqlPoolOptions::new().max_connections(4).acquire_timeout(CONNECT).connect(url);
     Box::pin(pool).await.with_context(|| format!("connecting to MySQL at {address}"))
+}
+
+/// The user of the test bed's MongoDB, which is its password too, and is defined in `admin`.
+pub const MONGODB_USER: &str = "tapeline";
+
+/// A client of MongoDB at `address` (`host:port`), which connects when it is first used.
+///
+/// # Errors
+/// The address is none.
+pub fn mongodb(address: &str) -> Result<mongodb::Client> {
+    let credential = Credential::builder().username(MONGODB_USER.to_owned()).password(MONGODB_USER.to_owned()).source("admin".to_owned()).build();
+    let options = ClientOptions::builder()
+        .hosts(vec![ServerAddress::parse(address)?])
+        .direct_connection(true)
+        .credential(credential)
+        .connect_timeout(CONNECT)
+        .server_selection_timeout(CONNECT)
+        .max_pool_size(4)
+        .build();
+    mongodb::Client::with_options(options).with_context(|| format!("a client of MongoDB at {address}"))
 }
 
 /// The settings of any Kafka client at `address`.

@@ -10,6 +10,12 @@ use scylla::statement::Statement;
 use sqlx::mysql::MySqlPool;
 use sqlx::{AssertSqlSafe, Row as _};
 
+/// Bars of the recording.
+pub const BARS: u64 = 12_154;
+/// Its days.
+pub const DAYS: u64 = 3_270;
+/// Its months, those of each symbol counted by themselves.
+pub const MONTHS: u64 = 586;
 /// Trades of the replay: 12,154 bars, ten trades each.
 pub const TRADES: u64 = 121_540;
 /// The volume of all bars.

@@ -178,3 +178,24 @@ fn replace_texts(value: &mut Value, new: &impl Fn(&str) -> Option<String>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tapeline_operator::reconcile::validate::validate;
+
+    use super::*;
+
+    #[test]
+    fn the_templates_are_pipelines_that_the_operator_takes() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines")).unwrap();
+        let templates: Vec<_> = folder.map(|file| file.unwrap().path()).collect();
+        assert!(templates.len() > 2, "{templates:?}");
+        for template in templates {
+            let text = std::fs::read_to_string(&template).unwrap().replace("${id}", "e1").replace("${topic}", "e1.").replace("${schema}", "e1_trading");
+            let read: Result<TradingPipeline, _> = serde_yaml::from_str(&text);
+            let pipeline = read.unwrap_or_else(|error| panic!("{}: {error}", template.display()));
+            let problems = validate(&pipeline.spec).problems;
+            assert!(problems.is_empty(), "{}: {problems:?}", template.display());
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Topics from a test's side: reading one to its end, sending messages, creating and deleting.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,6 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Deserialize;
 
@@ -157,23 +158,33 @@ fn consumer_settings(kafka: &str) -> ClientConfig {
     config
 }
 
-/// Hands every message of `topic` from `from(partition)` on to `each`, until the end of every partition was reached.
+/// Hands every message of `topic` from `from(partition)` on to `each`, up to the end that each partition had when this began, at least. Whoever waits for an end that
+/// moves may read for ever: where transactions are committed ten times a second, each answer of the broker has something new.
 fn read(kafka: &str, topic: &str, from: impl Fn(i32) -> Offset, mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
     let consumer: BaseConsumer = consumer_settings(kafka).create().context("a Kafka consumer")?;
-    let mut unread: BTreeSet<i32> = partitions(&consumer, topic)?.into_iter().collect();
+    let mut unread = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
-    for partition in &unread {
-        assignment.add_partition_offset(topic, *partition, from(*partition))?;
+    for partition in partitions(&consumer, topic)? {
+        let (_, end) = consumer.fetch_watermarks(topic, partition, ANSWER).with_context(|| format!("looking up the end of {topic}"))?;
+        unread.insert(partition, end);
+        assignment.add_partition_offset(topic, partition, from(partition))?;
     }
     consumer.assign(&assignment)?;
     let mut heard = Instant::now();
     while !unread.is_empty() {
         match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => each(&message)?,
+            Some(Ok(message)) => {
+                each(&message)?;
+                if unread.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                    unread.remove(&message.partition());
+                }
+            }
             Some(Err(KafkaError::PartitionEOF(partition))) => _ = unread.remove(&partition),
+            // One broker of several that is away, which others stand in for. If none is left, that is an error of its own.
+            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure))) if heard.elapsed() < SILENCE => continue,
             Some(Err(error)) => return Err(error).with_context(|| format!("reading the topic {topic}")),
             None if heard.elapsed() > SILENCE => {
-                bail!("reading the topic {topic}: nothing came for {SILENCE:?}, and the partitions {unread:?} are not read to their end")
+                bail!("reading the topic {topic}: nothing came for {SILENCE:?}, and these partitions are not read to their ends: {unread:?}")
             }
             None => continue,
         }
@@ -188,6 +199,42 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
     let partitions: Vec<i32> = found.into_iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id).collect();
     ensure!(!partitions.is_empty(), "the topic {topic} is not there");
     Ok(partitions)
+}
+
+/// A partition and the brokers that have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copies {
+    /// Its topic.
+    pub topic: String,
+    /// Its number.
+    pub partition: i32,
+    /// The broker that takes its records; -1: none.
+    pub leader: i32,
+    /// Those that keep it.
+    pub replicas: Vec<i32>,
+    /// Those of them that have all that was acknowledged.
+    pub in_sync: Vec<i32>,
+}
+
+/// The partitions of all topics, Kafka's own too.
+///
+/// # Errors
+/// Kafka does not answer.
+pub async fn copies(kafka: &str) -> Result<Vec<Copies>> {
+    let kafka = kafka.to_owned();
+    blocking(move || {
+        let consumer: BaseConsumer = consumer_settings(&kafka).create()?;
+        let metadata = consumer.fetch_metadata(None, ANSWER).context("listing the partitions")?;
+        let of = |topic: &str, partition: &MetadataPartition| Copies {
+            topic: topic.to_owned(),
+            partition: partition.id(),
+            leader: partition.leader(),
+            replicas: partition.replicas().to_vec(),
+            in_sync: partition.isr().to_vec(),
+        };
+        Ok(metadata.topics().iter().flat_map(|topic| topic.partitions().iter().map(|partition| of(topic.name(), partition))).collect())
+    })
+    .await
 }
 
 /// The names of all topics.

@@ -1,9 +1,11 @@
-//! What one test has for itself: a namespace that the operator watches, and a prefix for topics, keyspace and database that nobody else has. All of it is removed
+//! What one test has for itself: a namespace that the operator watches, and a prefix for topics, keyspace and databases that nobody else has. All of it is removed
 //! at the end, however the test ends; a test that fails first shows what a user would look at.
 
 use std::fs::File;
+use std::iter;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,11 +15,13 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use tokio::sync::OnceCell;
 
 use crate::bed::{Bed, block_on};
-use crate::chart::{Operator, SELECTOR, lock_file};
+use crate::chart::{Operator, SELECTOR, image_tag, lock_file};
 use crate::command;
 use crate::pipeline::Pipeline;
+use crate::servers;
 use crate::topic;
 use crate::wait::{eventually, within};
 
@@ -31,7 +35,9 @@ pub struct World {
     /// What the names of all things of this test begin with: letters and digits.
     pub id: String,
     begun: Instant,
+    said: Mutex<Vec<String>>,
     _slot: File,
+    three_brokers: OnceCell<File>,
 }
 
 /// The operator of a test.
@@ -61,8 +67,22 @@ impl Deref for World {
     }
 }
 
+/// The servers of all tests: shared, but for a test that stops them, which is alone. Else it would be the only fault that the others meet.
+static SERVERS: RwLock<()> = RwLock::new(());
+
+fn sharing() -> RwLockReadGuard<'static, ()> {
+    SERVERS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs `test` in a world of its own, with the operator of all tests.
 pub fn story(test: impl AsyncFnOnce(&World)) {
+    let _servers = sharing();
+    block_on(story_within(test));
+}
+
+/// As [`story`], while no other test of this program runs: it may stop the servers.
+pub fn story_alone(test: impl AsyncFnOnce(&World)) {
+    let _servers = SERVERS.write().unwrap_or_else(PoisonError::into_inner);
     block_on(story_within(test));
 }
 
@@ -75,6 +95,7 @@ pub async fn story_within(test: impl AsyncFnOnce(&World)) {
 
 /// Runs `test` with an operator of its own, which it may stop and kill.
 pub fn story_with_own_operator(test: impl AsyncFnOnce(&World)) {
+    let _servers = sharing();
     block_on(async {
         let release = format!("e2e-{}", random_id());
         let namespace = format!("{release}-pipelines");
@@ -105,7 +126,16 @@ fn random_id() -> String {
 
 impl World {
     async fn new(operator: Watching, namespace: String, slot: File) -> Self {
-        let world = Self { bed: Bed::get().await, operator, namespace, id: format!("e{}", random_id()), begun: Instant::now(), _slot: slot };
+        let world = Self {
+            bed: Bed::get().await,
+            operator,
+            namespace,
+            id: format!("e{}", random_id()),
+            begun: Instant::now(),
+            said: Mutex::default(),
+            _slot: slot,
+            three_brokers: OnceCell::new(),
+        };
         // What an interrupted test left.
         world.empty_namespace().await.expect("the namespace can be emptied");
         world
@@ -128,7 +158,23 @@ impl World {
 
     /// A line in the test's output, with the time since its begin.
     pub fn say(&self, text: impl AsRef<str>) {
-        println!("{:>6.1} s  {}", self.begun.elapsed().as_secs_f64(), text.as_ref());
+        let line = format!("{:>6.1} s  {}", self.begun.elapsed().as_secs_f64(), text.as_ref());
+        println!("{line}");
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    /// All that was said.
+    #[must_use]
+    pub fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the cluster of three brokers is free, and keeps it for this test alone.
+    ///
+    /// # Errors
+    /// One does not start.
+    pub async fn take_brokers(&self) -> Result<()> {
+        self.three_brokers.get_or_try_init(servers::brokers).await.map(drop)
     }
 
     /// A topic of this test.
@@ -137,7 +183,7 @@ impl World {
         format!("{}.{name}", self.id)
     }
 
-    /// The keyspace and the database of this test.
+    /// The keyspace and the databases of this test.
     #[must_use]
     pub fn schema(&self) -> String {
         format!("{}_trading", self.id)
@@ -150,12 +196,12 @@ impl World {
         Pipeline::new(self, serde_yaml::from_str(&yaml).expect("a template is YAML"))
     }
 
-    /// `examples/stock-volume.yaml` with the names of this test and a trigger of a second, without the simulated market. Its ConfigMap is applied.
+    /// `examples/1-stock-volume` with the names of this test and a trigger of a second, without the simulated market. Its ConfigMap is applied.
     ///
     /// # Errors
     /// The example cannot be read or applied.
     pub async fn stock_volume(&self) -> Result<Pipeline<'_>> {
-        let text = std::fs::read_to_string(command::repository().join("examples/stock-volume.yaml"))?;
+        let text = std::fs::read_to_string(command::repository().join("examples/1-stock-volume/pipeline.yaml"))?;
         let documents: Vec<Value> = serde_yaml::from_multiple(&text)?;
         let (pipelines, others): (Vec<_>, Vec<_>) = documents.into_iter().partition(|document| document.pointer("/kind") == Some(&json!("TradingPipeline")));
         self.apply(&others).await?;
@@ -169,7 +215,7 @@ impl World {
     /// # Errors
     /// The API server refuses.
     pub async fn apply_secrets(&self) -> Result<()> {
-        self.kubectl(&["apply", "-f", "examples/secrets.yaml"], "").await.map(drop)
+        self.kubectl(&["apply", "-f", "examples/1-stock-volume/secrets.yaml"], "").await.map(drop)
     }
 
     /// Applies objects as a user does.
@@ -190,6 +236,14 @@ impl World {
         command::kubectl(&[&["-n", &self.namespace], arguments].concat(), input).await
     }
 
+    /// The image of producers that is tested.
+    ///
+    /// # Errors
+    /// None is built.
+    pub async fn producer_image(&self) -> Result<String> {
+        Ok(format!("tapeline-producer:{}", image_tag().await?))
+    }
+
     /// The namespace's pods with `selector`.
     ///
     /// # Errors
@@ -201,7 +255,9 @@ impl World {
 
     /// What a user would look at when something is wrong.
     async fn show(&self) {
-        for arguments in [&["get", "tp", "-o", "yaml"][..], &["get", "pods,deployments", "-o", "wide"], &["get", "events", "--sort-by=.lastTimestamp"]] {
+        for arguments in
+            [&["get", "tp", "-o", "yaml"][..], &["get", "pods,deployments,cronjobs,jobs", "-o", "wide"], &["get", "events", "--sort-by=.lastTimestamp"]]
+        {
             let shown = self.kubectl(arguments, "").await.unwrap_or_else(|error| format!("{error:#}"));
             println!("--- kubectl {}\n{}", arguments.join(" "), last_lines(&shown, 250));
         }
@@ -218,12 +274,17 @@ impl World {
 
     async fn clean_up(&self) -> Result<()> {
         self.empty_namespace().await?;
-        let topics = topic::names(&self.kafka).await?;
-        let ours: Vec<&str> = topics.iter().map(String::as_str).filter(|name| name.starts_with(&self.topic(""))).collect();
-        topic::delete(&self.kafka, &ours).await?;
+        for kafka in iter::once(&self.kafka).chain(self.three_brokers.get().map(|_| &self.brokers)) {
+            let topics = topic::names(kafka).await?;
+            let ours: Vec<&str> = topics.iter().map(String::as_str).filter(|name| name.starts_with(&self.topic(""))).collect();
+            topic::delete(kafka, &ours).await?;
+        }
         let schema = self.schema();
         self.cassandra.query_unpaged(format!("DROP KEYSPACE IF EXISTS {schema}"), ()).await?;
         sqlx::query(AssertSqlSafe(format!("DROP DATABASE IF EXISTS `{schema}`"))).execute(&self.mysql).await?;
+        if self.has_mongodb().await {
+            self.mongodb().await?.database(&schema).drop().await?;
+        }
         if let Watching::Own(operator) = &self.operator {
             operator.uninstall().await?;
         }
@@ -233,7 +294,7 @@ impl World {
     async fn empty_namespace(&self) -> Result<()> {
         self.kubectl(&["delete", "tp", "--all", "--timeout=60s"], "").await?;
         // Pods have a grace period of a minute, in which a frozen one would not end.
-        self.kubectl(&["delete", "deployments,configmaps,secrets", "--all", "--timeout=60s"], "").await?;
+        self.kubectl(&["delete", "deployments,cronjobs,jobs,configmaps,secrets", "--all", "--timeout=60s"], "").await?;
         eventually("the pods to be gone", within(60), async || {
             self.kubectl(&["delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false"], "").await?;
             let left = self.pods("").await?.len();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::Recorder;
@@ -34,7 +35,7 @@ pub struct Context {
     pub options: Options,
     /// `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// Kafka, Cassandra, MySQL: one client for each endpoint and credentials.
+    /// Kafka, Cassandra, MySQL, MongoDB: one client for each endpoint and credentials.
     pub external: Clients,
     /// Whether this process may act.
     pub leadership: Leadership,
@@ -58,6 +59,10 @@ pub struct Scope {
     pub pipelines: Store<Guarded>,
     /// Deployments with our label.
     pub deployments: Store<Deployment>,
+    /// CronJobs with our label.
+    pub cron_jobs: Store<CronJob>,
+    /// Jobs with our label: the runs of those.
+    pub jobs: Store<Job>,
     /// Pods with our label.
     pub pods: Store<Pod>,
     /// Asks for a reconcile.

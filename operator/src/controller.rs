@@ -1,5 +1,5 @@
 //! Watches one namespace, or the whole cluster, and starts reconciles: on a new generation, annotation or finalizer of a pipeline, on a change of its
-//! Deployments and pods, when the observer sees a state move, and after a while by itself.
+//! Deployments, CronJobs, Jobs and pods, when the observer sees a state move, and after a while by itself.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::core::NamespaceResourceScope;
@@ -42,11 +43,15 @@ pub async fn run(shared: Arc<Context>, namespace: Option<String>, readiness: Rea
     let (requests, triggered) = mpsc::unbounded_channel();
     let (pipelines, pipeline_writer) = reflector::store::<Guarded>();
     let (deployments, deployment_writer) = reflector::store::<Deployment>();
+    let (cron_jobs, cron_job_writer) = reflector::store::<CronJob>();
+    let (jobs, job_writer) = reflector::store::<Job>();
     let (pods, pod_writer) = reflector::store::<Pod>();
     let scope = Arc::new(Scope {
         shared: Arc::clone(&shared),
         pipelines,
         deployments: deployments.clone(),
+        cron_jobs: cron_jobs.clone(),
+        jobs: jobs.clone(),
         pods: pods.clone(),
         trigger: Trigger { requests, elected: elected.clone() },
     });
@@ -56,13 +61,15 @@ pub async fn run(shared: Arc<Context>, namespace: Option<String>, readiness: Rea
     let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
     let (filled, first_list) = oneshot::channel();
     tasks.spawn(follow(api::<Deployment>(&shared, namespace.as_deref()), ours.clone(), deployment_writer, Arc::clone(&scope), stop.clone()));
+    tasks.spawn(follow(api::<CronJob>(&shared, namespace.as_deref()), ours.clone(), cron_job_writer, Arc::clone(&scope), stop.clone()));
+    tasks.spawn(follow(api::<Job>(&shared, namespace.as_deref()), ours.clone(), job_writer, Arc::clone(&scope), stop.clone()));
     tasks.spawn(follow(api::<Pod>(&shared, namespace.as_deref()), ours, pod_writer, Arc::clone(&scope), stop.clone()));
     tasks.spawn(follow_pipelines(api::<Guarded>(&shared, namespace.as_deref()), pipeline_writer, Arc::clone(&scope), filled, stop.clone()));
 
-    // A reconcile that starts before the caches of Deployments and pods are filled would see none. `wait_until_ready` wakes one waiter only (kube 5.0), and the
+    // A reconcile that starts before the caches of Deployments, CronJobs, Jobs and pods are filled would see none. `wait_until_ready` wakes one waiter only (kube 5.0), and the
     // applier is the one of the cache of pipelines: hence `first_list`.
     let ready = async {
-        let _ = tokio::join!(deployments.wait_until_ready(), pods.wait_until_ready(), first_list);
+        let _ = tokio::join!(deployments.wait_until_ready(), cron_jobs.wait_until_ready(), jobs.wait_until_ready(), pods.wait_until_ready(), first_list);
         readiness.is_there(&caches);
         elected.cancelled().await;
     };

@@ -26,12 +26,15 @@ enum Command {
     Run(Options),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
+    /// Prints what kustomize has to know to merge patches into lists by name, as JSON.
+    KustomizeOpenapi,
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match (cli.command, cli.options) {
         (Some(Command::Crd), _) => print_definition(),
+        (Some(Command::KustomizeOpenapi), _) => Ok(writeln!(std::io::stdout(), "{:#}", tapeline_api::crd::kustomize_openapi()?)?),
         (Some(Command::Run(options)), _) | (None, Some(options)) => run(options),
         (None, None) => anyhow::bail!("give --worker-image and --producer-image, or a subcommand; see --help"),
     }

@@ -83,7 +83,7 @@ impl Default for Metrics {
         registry.register("reconciles", "Reconciles of pipelines", reconciles.clone());
         registry.register("reconcile_duration_seconds", "How long a reconcile took", duration.clone());
         registry.register("condition", "Conditions of pipelines: 1 True, 0 False, -1 Unknown", conditions.clone());
-        registry.register("external_calls", "Descriptions and changes of Kafka, Cassandra and MySQL, by result", calls.clone());
+        registry.register("external_calls", "Descriptions and changes of Kafka, Cassandra, MySQL and MongoDB, by result", calls.clone());
         registry.register("worker_polls", "Reads of /status of workers and producers", polls.clone());
         registry.register("workers", "Pods of workers and producers that are ready", workers.clone());
         registry.register("kubernetes_writes", "Writes to the API server; none when nothing changes", writes.clone());

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use strum::{Display, EnumIter, IntoStaticStr};
-use tapeline_api::report::ProblemClass;
+use tapeline_api::report::{NoticeKind, ProblemClass};
 
 /// Why a condition is what it is. New ones are added here and nowhere else; users match on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Display, IntoStaticStr, EnumIter)]
@@ -21,6 +21,8 @@ pub enum Reason {
     KafkaUnreachable,
     CassandraUnreachable,
     MySQLUnreachable,
+    MongoDBUnreachable,
+    FeedUnreachable,
     AccessDenied,
     OperationFailed,
     DataLoss,
@@ -34,6 +36,8 @@ pub enum Reason {
     WorkersNotReady,
     Progressing,
     StatusUnreachable,
+    ReferenceStale,
+    FieldNeverSeen,
     RecreatedEmpty,
     Acknowledged,
     Pending,
@@ -61,6 +65,7 @@ pub enum Area {
     Topics,
     Cassandra,
     MySql,
+    MongoDb,
     Workers,
 }
 
@@ -72,6 +77,7 @@ impl Area {
             Self::Topics | Self::Workers => "kafka",
             Self::Cassandra => "cassandra",
             Self::MySql => "mysql",
+            Self::MongoDb => "mongodb",
         }
     }
 
@@ -82,6 +88,7 @@ impl Area {
             Self::Topics | Self::Workers => Reason::KafkaUnreachable,
             Self::Cassandra => Reason::CassandraUnreachable,
             Self::MySql => Reason::MySQLUnreachable,
+            Self::MongoDb => Reason::MongoDBUnreachable,
         }
     }
 }
@@ -132,17 +139,29 @@ impl From<ProblemClass> for Reason {
         match class {
             ProblemClass::KafkaUnreachable => Self::KafkaUnreachable,
             ProblemClass::TopicMissing => Self::TopicMissing,
-            ProblemClass::StoreDenied => Self::AccessDenied,
+            ProblemClass::StoreDenied | ProblemClass::FeedDenied => Self::AccessDenied,
+            ProblemClass::FeedUnreachable => Self::FeedUnreachable,
+            ProblemClass::FeedRefuses => Self::ProducerFailed,
             ProblemClass::TableMissing => Self::TableMissing,
             ProblemClass::TooManyBadRecords => Self::TooManyBadRecords,
             ProblemClass::DataLoss => Self::DataLoss,
-            // Which store it is depends on the query's sink; see `observer::problems`.
+            // Which store it is that does not answer depends on the query's sink; see `status::health`.
             ProblemClass::StoreUnreachable
+            | ProblemClass::ReferenceUnreachable
             | ProblemClass::StoreRefuses
             | ProblemClass::BadRecord
             | ProblemClass::OutOfMemory
             | ProblemClass::InvalidSettings
             | ProblemClass::Internal => Self::QueryFailed,
+        }
+    }
+}
+
+impl From<NoticeKind> for Reason {
+    fn from(kind: NoticeKind) -> Self {
+        match kind {
+            NoticeKind::FieldNeverSeen => Self::FieldNeverSeen,
+            NoticeKind::ReferenceStale => Self::ReferenceStale,
         }
     }
 }

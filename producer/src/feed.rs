@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tapeline_api::settings::ProducerSettings;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::halt::{Halt, blocking};
+use crate::halt::{Halt, LAST_ACKNOWLEDGEMENTS, Patience, blocking, patiently};
 use crate::kafka::sender::{Books, Sender};
 use crate::kafka::tail::{Shape, Tail};
 use crate::kafka::{Fault, barrier};
@@ -27,8 +26,7 @@ const REMEMBER: Duration = Duration::from_secs(10);
 const LOOK_AROUND: u32 = 6;
 /// How often the hint is written anew by a producer that is done. Brokers forget it after 7 days by default, and a topic's messages may be gone even before.
 const REFRESH: Duration = Duration::from_secs(3600);
-/// How long a stop waits for acknowledgements, and then for the hint. A pod has 60 s.
-const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(10);
+/// How long a stop waits for the hint, once everything is acknowledged.
 const LAST_HINT: Duration = Duration::from_secs(3);
 
 /// All work done.
@@ -39,11 +37,18 @@ struct Done {
     written: bool,
 }
 
+/// What ends the time in which there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Idle {
+    Stopped,
+    MoreToSend,
+}
+
 /// A producer's work.
 pub struct Feed {
     settings: Arc<ProducerSettings>,
     credentials: PathBuf,
-    source: Source,
+    source: Box<dyn Source>,
     status: Status,
     stop: CancellationToken,
     /// The topic was gone, or is another one, so what its messages say of earlier ones need not hold for it.
@@ -53,29 +58,43 @@ pub struct Feed {
 impl Feed {
     /// Work that has not begun.
     #[must_use]
-    pub fn new(settings: ProducerSettings, credentials: PathBuf, source: Source, status: Status, stop: CancellationToken) -> Self {
+    pub fn new(settings: ProducerSettings, credentials: PathBuf, source: Box<dyn Source>, status: Status, stop: CancellationToken) -> Self {
         Self { settings: Arc::new(settings), credentials, source, status, stop, anew: false }
     }
 
     /// Works until the process is asked to stop, or only a change helps.
     pub async fn run(mut self) -> Halt {
-        let mut pauses = pauses();
+        let mut patience = Patience::default();
         loop {
             let acknowledged = self.status.report().messages_total;
             match self.session().await {
                 Ok(done) => {
                     self.status.done();
+                    if self.settings.once.is_some() {
+                        tracing::info!("everything is sent and acknowledged; the run ends");
+                        return Halt::Done;
+                    }
                     tracing::info!(ticks = done.hint.as_ref().map(|hint| hint.acked), "everything is sent and acknowledged; idling");
-                    return self.idle(done).await;
+                    if self.idle(done).await == Idle::Stopped {
+                        return Halt::Stopped;
+                    }
                 }
                 Err(Halt::Waiting(problem)) => {
                     self.status.waiting(problem);
                     if self.status.report().messages_total > acknowledged {
-                        pauses = self::pauses();
+                        patience = Patience::default();
                     }
-                    if self.pause(&mut pauses).await.is_err() {
+                    if patience.pause(&self.stop).await.is_err() {
                         return Halt::Stopped;
                     }
+                }
+                // A source that is put right in its place goes on then; any other stays as it is until the process ends.
+                Err(Halt::Failed(problem)) if self.settings.once.is_none() => {
+                    self.status.failed(problem);
+                    if self.stop.run_until_cancelled(self.source.more()).await.is_none() {
+                        return Halt::Stopped;
+                    }
+                    self.status.starting();
                 }
                 Err(halt) => return halt,
             }
@@ -85,7 +104,8 @@ impl Feed {
     /// From looking where to go on to the last acknowledgement.
     async fn session(&mut self) -> Result<Done, Halt> {
         let tail = Arc::new(Tail::open(&self.settings)?);
-        let (shape, mut position) = self.patiently(|| resume(&tail, &self.settings, &self.source, self.anew)).await?;
+        let attempt = || resume(&tail, &self.settings, self.source.as_ref(), self.anew);
+        let (shape, mut position) = patiently(&self.stop, |problem| self.status.waiting(problem), attempt).await?;
         self.anew = false;
         self.source.resume(&mut position)?;
         self.status.metrics().ticks.set(self.source.goal().map_or(0, |goal| i64::try_from(goal).unwrap_or(i64::MAX)));
@@ -132,19 +152,28 @@ impl Feed {
     }
 
     async fn symbols(&mut self) -> Result<(), Halt> {
-        let Some(table) = self.source.wants_symbols() else { return Ok(()) };
+        let Some(table) = self.source.needs().symbols else { return Ok(()) };
         let Some(server) = self.settings.mysql.clone() else { return Err(SettingsError::NoMySql.into()) };
-        let symbols = self.patiently(async || symbols::load(&server, &table, &self.credentials).await.map_err(Halt::Waiting)).await?;
+        let load = async || symbols::load(&server, &table, &self.credentials).await.map_err(Halt::Waiting);
+        let symbols = patiently(&self.stop, |problem| self.status.waiting(problem), load).await?;
         tracing::info!(symbols = symbols.len(), %table, "read the symbols");
         self.source.take_symbols(symbols);
         Ok(())
     }
 
     /// Everything is sent: nothing is connected and nothing is to do, but to keep the brokers from forgetting it.
-    async fn idle(&self, mut done: Done) -> Halt {
+    async fn idle(&mut self, mut done: Done) -> Idle {
         loop {
-            if self.stop.run_until_cancelled(tokio::time::sleep(REFRESH)).await.is_none() {
-                return Halt::Stopped;
+            let awake = async {
+                tokio::select! {
+                    () = tokio::time::sleep(REFRESH) => false,
+                    () = self.source.more() => true,
+                }
+            };
+            match self.stop.run_until_cancelled(awake).await {
+                None => return Idle::Stopped,
+                Some(true) => return Idle::MoreToSend,
+                Some(false) => {}
             }
             let (settings, hint, written) = (Arc::clone(&self.settings), done.hint.clone(), done.written);
             let refresh = blocking(move || -> Result<bool, Fault> {
@@ -155,41 +184,17 @@ impl Feed {
                 if gone { Ok(true) } else { tail.remember(&hint).map(|()| true) }
             });
             match self.stop.run_until_cancelled(refresh).await {
-                None => return Halt::Stopped,
+                None => return Idle::Stopped,
                 Some(Ok(written)) => done.written = written,
                 Some(Err(halt)) => tracing::warn!(?halt, "what is done cannot be remembered"),
             }
         }
     }
-
-    /// Tries until it succeeds or something else than waiting is called for.
-    async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Halt>) -> Result<T, Halt> {
-        let mut pauses = pauses();
-        loop {
-            match self.stop.run_until_cancelled(attempt()).await {
-                None => return Err(Halt::Stopped),
-                Some(Err(Halt::Waiting(problem))) => self.status.waiting(problem),
-                Some(result) => return result,
-            }
-            self.pause(&mut pauses).await?;
-        }
-    }
-
-    async fn pause(&self, pauses: &mut ExponentialBackoff) -> Result<(), Halt> {
-        let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
-        self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.ok_or(Halt::Stopped)
-    }
-}
-
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-
-fn pauses() -> ExponentialBackoff {
-    ExponentialBuilder::new().with_min_delay(Duration::from_millis(200)).with_max_delay(LONGEST_PAUSE).without_max_times().with_jitter().build()
 }
 
 /// Finds where to go on.
-async fn resume(tail: &Arc<Tail>, settings: &Arc<ProducerSettings>, source: &Source, anew: bool) -> Result<(Shape, Position), Halt> {
-    let (tail, settings, goal, wants_content) = (Arc::clone(tail), Arc::clone(settings), source.goal(), source.wants_its_last_message());
+async fn resume(tail: &Arc<Tail>, settings: &Arc<ProducerSettings>, source: &dyn Source, anew: bool) -> Result<(Shape, Position), Halt> {
+    let (tail, settings, goal, wants_content) = (Arc::clone(tail), Arc::clone(settings), source.goal(), source.needs().last_message);
     blocking(move || -> Result<_, Fault> {
         let shape = tail.shape()?;
         let mut extents = tail.extents(shape)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use serde::Deserialize;
+use tapeline_api::pipeline::file::File;
 use tapeline_api::pipeline::producers::Replay;
 use tapeline_api::report::{Problem, ProblemClass};
 use tapeline_api::settings::{FORMAT_VERSION, ProducerSettings};
@@ -69,6 +70,12 @@ pub fn recording(options: &Options, replay: &Replay) -> Result<PathBuf, Settings
         (None, None) => Err(SettingsError::Ambiguous("no file")),
         (Some(_), Some(_)) => Err(SettingsError::Ambiguous("two files")),
     }
+}
+
+/// Where the messages of a file are.
+#[must_use]
+pub fn hand_fed(options: &Options, file: &File) -> PathBuf {
+    options.data_dir.join(file.config_map_key_ref.key.as_str())
 }
 
 /// A user and a password. The password does not appear in logs.

@@ -3,8 +3,8 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What a process that was stopped by a second signal exits with, as a shell would report SIGTERM.
-const IMPATIENT: i32 = 143;
+/// What a process that was stopped before its work was done exits with, as a shell would report SIGTERM.
+pub const IMPATIENT: u8 = 143;
 
 /// Listens from now on. The token is cancelled by the first signal.
 pub fn listen() -> std::io::Result<CancellationToken> {
@@ -19,7 +19,7 @@ pub fn listen() -> std::io::Result<CancellationToken> {
         token.cancel();
         either(&mut terminate, &mut interrupt).await;
         tracing::warn!("stopped by a second signal");
-        std::process::exit(IMPATIENT);
+        std::process::exit(IMPATIENT.into());
     });
     Ok(stop)
 }

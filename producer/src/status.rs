@@ -12,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use tapeline_api::report::{Problem, ProducerReport, ProducerState};
 
+use crate::live::numbers::FeedNumbers;
+
 /// A handle on the status.
 #[derive(Debug, Clone)]
 pub struct Status(Arc<Inner>);
@@ -39,6 +41,8 @@ pub struct Metrics {
     pub ticks_done: Gauge,
     /// Ticks that a replay has in all; 0 for one without end.
     pub ticks: Gauge,
+    /// What was heard of a source outside.
+    pub feed: FeedNumbers,
     states: Family<StateLabel, Gauge>,
 }
 
@@ -60,6 +64,7 @@ impl Default for Status {
         registry.register("in_flight", "Messages sent and not acknowledged yet", metrics.in_flight.clone());
         registry.register("ticks_done", "Ticks that the topic holds, from the first on without a gap", metrics.ticks_done.clone());
         registry.register("ticks", "Ticks that the replay has in all; 0 for one without end", metrics.ticks.clone());
+        metrics.feed.register(&mut registry);
         registry.register("state", "1 for the state that the producer is in", metrics.states.clone());
         let status = Self(Arc::new(Inner {
             producer: OnceLock::new(),
@@ -104,12 +109,18 @@ impl Status {
         self.set(ProducerState::Failed, Some(problem));
     }
 
-    /// A message is in the topic; `floor` ticks are, without a gap.
-    pub fn acknowledged(&self, records: u64, bytes: usize, floor: u64) {
+    /// A message is in a topic.
+    pub fn delivered(&self, records: u64, bytes: usize) {
         let metrics = &self.0.metrics;
         metrics.messages.inc();
         metrics.records.inc_by(records);
         metrics.bytes.inc_by(u64::try_from(bytes).unwrap_or(0));
+    }
+
+    /// A message is in the topic; `floor` ticks are, without a gap.
+    pub fn acknowledged(&self, records: u64, bytes: usize, floor: u64) {
+        self.delivered(records, bytes);
+        let metrics = &self.0.metrics;
         metrics.ticks_done.set(i64::try_from(floor).unwrap_or(i64::MAX));
     }
 
@@ -136,6 +147,7 @@ impl Status {
             problem,
             messages_total: self.0.metrics.messages.get(),
             records_total: self.0.metrics.records.get(),
+            feed: self.0.metrics.feed.report(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is sent: a trade as a JSON object, and a tick's message, which is an array of them.
+//! What is sent: a trade as a JSON object, and a tick's message, which is an array of them or what somebody wrote down.
 
 use serde::Serialize;
 
@@ -28,11 +28,13 @@ pub struct Trade<'a> {
 pub struct Message {
     /// The tick, from 0.
     pub tick: u64,
-    /// A JSON array of trades.
+    /// Its key, if it has one. Messages of one key go to one partition, those without to each in turn.
+    pub key: Option<Vec<u8>>,
+    /// A JSON array of trades, or whatever somebody wrote.
     pub payload: Vec<u8>,
     /// How many.
     pub records: u64,
-    /// The id of the last of them.
+    /// The id of the last of them; for a file what tells it from other files.
     pub last_id: i64,
     /// What tells this tick from the same tick of another recording; see [`crate::mark::Mark::check`].
     pub check: Option<u64>,

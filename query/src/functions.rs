@@ -1,7 +1,14 @@
 //! SQL functions that differ from DataFusion's on purpose.
 //!
 //! * `now()` and `current_date` are the time of the micro-batch, read when a row is computed. DataFusion's are replaced by a literal when the plan is made.
+//! * `record_uuid()` is the uuid of the record that a row came from ([`record`]).
+//! * `date_bin` reaches every timestamp. DataFusion's gives null for those beyond the range of nanoseconds.
 //! * `sum` of integers is a `decimal(38,0)`. DataFusion's wraps around silently.
+//! * `to_json` gives any value as its JSON text. DataFusion has none.
+
+mod date_bin;
+mod record;
+mod to_json;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,6 +22,9 @@ use datafusion::logical_expr::{
 };
 
 use crate::schema::TIMESTAMP_TYPE;
+pub(crate) use date_bin::{DATE_BIN, date_bin, fixed_micros};
+pub(crate) use record::{RECORD_UUID, order_key, record_uuid, uuid_of};
+pub(crate) use to_json::to_json;
 
 /// The time of the current micro-batch in microseconds since 1970, shared by the plan and whoever cuts.
 #[derive(Debug, Clone, Default)]

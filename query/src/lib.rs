@@ -7,6 +7,7 @@
 pub mod decode;
 mod functions;
 pub mod plan;
+pub mod record_uuid;
 pub mod schema;
 pub mod sink;
 

@@ -1,12 +1,14 @@
 #!/bin/bash
 # Makes, once, what `kind` needs where no image registry is in reach: a Docker daemon that runs privileged containers without CAP_SYS_RESOURCE, and a node
 # image assembled from Debian bookworm, the test bed's Kubernetes and kind's own base files (from its Go module). Calls ../install.sh first. Root.
+#   install.sh --missing   builds nothing, prints the parts that would be built, those of the test bed among them
 source "$(dirname "$0")/lib.sh"
 MARKS=$W
 
 containerd() {                     # 2.x, from Debian's current suite, unpacked: it needs only libc
   rm -rf apt containerd containerd.new containerd_*.deb
-  mkdir -p apt/lists/partial apt/cache/archives/partial; echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(debian_mirror) sid main" >apt/sources.list
+  local mirror; mirror=$(debian_mirror)
+  mkdir -p apt/lists/partial apt/cache/archives/partial; echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >apt/sources.list
   local apt=(-qq -o Dir::Etc::sourcelist="$W/apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$W/apt/lists" -o Dir::Cache="$W/apt/cache" -o APT::Sandbox::User=root)
   apt-get "${apt[@]}" update; apt-get "${apt[@]}" download containerd
   dpkg -x containerd_*.deb containerd.new; rm -rf apt containerd_*.deb
@@ -29,7 +31,7 @@ rootfs() {                         # the node's files; bookworm, because its sys
   containerd/usr/bin/ctr oci spec | jq '.hooks.createContainer += [{"path":"/kind/bin/mount-product-files.sh"}] | del(.process.rlimits)' >"$r/etc/containerd/cri-base.json"
   sed -i 's/restrict_oom_score_adj = false/restrict_oom_score_adj = true/' "$r/etc/containerd/config.toml"
   echo 'KUBELET_EXTRA_ARGS=--runtime-cgroups=/system.slice/containerd.service --fail-cgroupv1=false' >"$r/etc/default/kubelet"
-  printf 'v%s' $KUBE >"$r/kind/version"
+  printf 'v%s' "$KUBE" >"$r/kind/version"
   # One node's network, in place of kindnet's image; kind still wants a manifest to apply.
   cat >"$r/etc/cni/net.d/10-bridge.conflist" <<C
 {"cniVersion":"1.0.0","name":"pods","plugins":[
@@ -39,14 +41,16 @@ rootfs() {                         # the node's files; bookworm, because its sys
 C
   printf 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cni, namespace: kube-system}\ndata: {plugin: bridge}\n' >"$r/kind/manifests/default-cni.yaml"
   printf 'apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {name: standard, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}\nprovisioner: kubernetes.io/no-provisioner\n' >"$r/kind/manifests/default-storage.yaml"
-  mv "$r" "$W/rootfs"
+  replace "$W/rootfs"
 }
 
 # The images of a control plane under the names that kubeadm asks for, each around the one Kubernetes binary, preloaded into the node image.
 node_image() {
-  local path='ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' images name image
+  local path='ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' images name image daemon=stop
+  ! docker_answers || daemon=stays                   # a cluster may run in it
+  "$KIND_DIR/daemon.sh" start
   rm -rf ctx; mkdir ctx; cp "$BIN/kube" ctx/one; cp "$BIN/coredns" ctx/; ln -s one ctx/kubeadm; gcc -O2 -static -o ctx/pause "$CACHE/pause/pause.c"
-  images=$(ctx/kubeadm config images list --kubernetes-version v$KUBE | grep -v /pause:; grep -o '[^"]*/pause:[^"]*' rootfs/etc/containerd/config.toml)
+  images=$(ctx/kubeadm config images list --kubernetes-version "v$KUBE" | grep -v /pause:; grep -o '[^"]*/pause:[^"]*' rootfs/etc/containerd/config.toml)
   rm ctx/kubeadm
   tar -C rootfs -c . | docker import - kind-rootfs
   for image in $images; do
@@ -70,19 +74,34 @@ node_image() {
   docker commit --change 'ENTRYPOINT ["/usr/local/bin/entrypoint","/sbin/init"]' node-image "$NODE_IMAGE"
   docker rm -f node-image
   rm -rf ctx
+  [ $daemon = stays ] || "$KIND_DIR/daemon.sh" stop
 }
 
-[ ! -e "$W/.done-node-image" ] || { say "kind is built: $W"; exit 0; }
+steps() {
+  packages "1 min" docker.io debootstrap jq
+  part kind "1 min" "" go_install "sigs.k8s.io/kind@$KIND"
+  part containerd "20 s" "" containerd
+  part rootfs "1 min" "$KIND $KUBE $POD_CIDR $(made "$W" containerd) $(declare -f debian_tree)" rootfs
+  part node-image "1 min" "$NODE_IMAGE $(made "$CACHE" kubernetes coredns pause) $(made "$W" rootfs)" node_image
+}
+
+adopt kind kind 8d2dcaedb53f
+adopt containerd containerd 3c66d3e71b3c
+adopt rootfs rootfs a24a74ab4d93
+adopt node-image node-image 0bad4c6725e2
+
+test_bed=$("$TESTBED/install.sh" --missing)
+case ${1:-} in
+'') ;;
+--missing) [ -z "$test_bed" ] || say "$test_bed"; todo; exit ;;
+*) sed -n '2,4s/^# //p' "$0" >&2; exit 2 ;;
+esac
+
+[ -n "$test_bed$(todo)" ] || { say "kind is built: $W"; exit 0; }
 need_root
 "$TESTBED/install.sh"
 mkdir -p "$W"; cd "$W"
 lock "$CACHE/.lock-install" "kind/install.sh"
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false"
-step packages "1 min" apt_install docker.io debootstrap jq
-step kind "1 min" go_install "sigs.k8s.io/kind@$KIND"
-step containerd "20 s" containerd
-step rootfs "1 min" rootfs
-"$KIND_DIR/daemon.sh" start
-step node-image "1 min" node_image
-"$KIND_DIR/daemon.sh" stop
+steps
 say "kind is built: $W. Create a cluster with $KIND_DIR/up.sh"

@@ -3,6 +3,8 @@
 source "$(dirname "$0")/lib.sh"
 need_root
 load() {
-  local cluster; for cluster in $("$KIND_DIR/bin/kind" get clusters); do "$KIND_DIR/bin/kind" load image-archive "$1" --name "$cluster"; done
+  local cluster clusters; clusters=$("$KIND_DIR/bin/kind" get clusters)
+  [ -n "$clusters" ] || die "no kind cluster runs: $KIND_DIR/up.sh"
+  for cluster in $clusters; do "$KIND_DIR/bin/kind" load image-archive "$1" --name "$cluster"; done
 }
 load_archives "$W/loaded" load "$@"

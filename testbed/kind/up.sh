@@ -4,7 +4,8 @@
 # A shell on it:  eval "$(testbed/env --kind)"
 source "$(dirname "$0")/lib.sh"
 need_root
-[ -e "$W/.done-node-image" ] || die "kind is not built yet: $KIND_DIR/install.sh"
+unbuilt=$("$KIND_DIR/install.sh" --missing | paste -sd ' ')
+[ -z "$unbuilt" ] || die "kind is not built yet, or something of it has changed ($unbuilt): $KIND_DIR/install.sh"
 config=$(realpath "${1:-$TESTBED/../kind-config.yaml}")
 name=$(sed -n 's/^name: *//p' "$config"); name=${name:-kind}
 lock "$CACHE/.lock-kind" "kind/up.sh"
@@ -14,7 +15,7 @@ begun=$(now)
 "$KIND_DIR/daemon.sh" start
 if ! kind get clusters 2>/dev/null | grep -qx "$name" || ! kubectl get --raw /readyz --request-timeout=5s >/dev/null 2>&1; then
   say "creating the kind cluster $name (usually 1 min)"
-  kind delete cluster --name "$name" >/dev/null 2>&1               # one that did not survive a reboot or an interruption
+  kind delete cluster --name "$name" >/dev/null 2>&1 || true       # one that did not survive a reboot or an interruption
   rm -rf "$W/loaded"
   kind create cluster --image "$NODE_IMAGE" --config "$config" --wait 60s
 fi

@@ -40,6 +40,20 @@ impl DeadLetter {
     }
 }
 
+impl DeadLetter {
+    /// The record, or the row as JSON.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// What is kept of it where all of it is too large.
+    #[must_use]
+    pub fn beginning(&self) -> &[u8] {
+        self.payload.get(..FIRST).unwrap_or(&self.payload)
+    }
+}
+
 impl From<BadRecord> for DeadLetter {
     fn from(record: BadRecord) -> Self {
         let BadRecord { partition, offset, index, error, payload } = record;
@@ -54,13 +68,53 @@ impl From<RefusedRow> for DeadLetter {
     }
 }
 
-/// Sends to the dead-letter topic of one query.
-pub struct DeadLetters {
-    producer: FutureProducer,
+/// How the records of one query's dead-letter topic look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stationery {
     topic: String,
     source: String,
     pipeline: String,
     query: String,
+}
+
+impl Stationery {
+    /// That of `settings`; none if the stream has no dead-letter topic.
+    #[must_use]
+    pub fn new(settings: &WorkerSettings) -> Option<Self> {
+        let topic = settings.stream.dead_letter_topic.as_ref()?.to_string();
+        let (source, query) = (settings.stream.topic.to_string(), settings.query.to_string());
+        Some(Self { topic, source, pipeline: format!("{}/{}", settings.namespace, settings.pipeline), query })
+    }
+
+    /// The dead-letter topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The key of the record for `letter`, and its headers. The value is the letter's payload, or what fits of it.
+    #[must_use]
+    pub fn write(&self, letter: &DeadLetter) -> (String, OwnedHeaders) {
+        let index = letter.index.map(|index| index.to_string()).unwrap_or_default();
+        let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
+        let key = format!("{}/{partition}/{offset}/{index}", self.source);
+        let headers = [
+            ("tapeline-pipeline", &self.pipeline),
+            ("tapeline-query", &self.query),
+            ("tapeline-topic", &self.source),
+            ("tapeline-partition", &partition),
+            ("tapeline-offset", &offset),
+            ("tapeline-index", &index),
+            ("tapeline-error", &letter.error),
+        ];
+        (key, headers.into_iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) })))
+    }
+}
+
+/// Sends to the dead-letter topic of one query.
+pub struct DeadLetters {
+    producer: FutureProducer,
+    stationery: Stationery,
 }
 
 impl DeadLetters {
@@ -69,7 +123,7 @@ impl DeadLetters {
     /// # Errors
     /// The client's settings are refused by librdkafka.
     pub fn new(settings: &WorkerSettings) -> Result<Option<Self>, rdkafka::error::KafkaError> {
-        let Some(topic) = &settings.stream.dead_letter_topic else { return Ok(None) };
+        let Some(stationery) = Stationery::new(settings) else { return Ok(None) };
         let producer = client_config(&settings.kafka)
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -78,13 +132,7 @@ impl DeadLetters {
             .set("queue.buffering.max.kbytes", "16384")
             .set("linger.ms", "5")
             .create()?;
-        Ok(Some(Self {
-            producer,
-            topic: topic.to_string(),
-            source: settings.stream.topic.to_string(),
-            pipeline: format!("{}/{}", settings.namespace, settings.pipeline),
-            query: settings.query.to_string(),
-        }))
+        Ok(Some(Self { producer, stationery }))
     }
 
     /// Sends, and returns when all are acknowledged. Those that are acknowledged are out of `letters`, so that another attempt goes on behind them.
@@ -99,40 +147,27 @@ impl DeadLetters {
 
     async fn send_one(&self, letter: &DeadLetter) -> Result<(), Problem> {
         use rdkafka::error::RDKafkaErrorCode::{MessageSizeTooLarge, UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
-        let first = letter.payload.get(..FIRST).unwrap_or(&letter.payload);
         let mut result = self.attempt(letter, &letter.payload).await;
         if result == Err(Some(MessageSizeTooLarge)) {
-            result = self.attempt(letter, first).await;
+            result = self.attempt(letter, letter.beginning()).await;
         }
         let problem = |class, message| Problem { class, message, partition: Some(letter.partition), offset: Some(letter.offset) };
         match result {
             Ok(()) => Ok(()),
             Err(Some(UnknownTopic | UnknownTopicOrPartition | UnknownPartition)) => {
-                let text = format!("the dead-letter topic {} is not there: declare it under spec.kafka.topics, or create it", self.topic);
+                let text = format!("the dead-letter topic {} is not there: declare it under spec.kafka.topics, or create it", self.stationery.topic);
                 Err(problem(ProblemClass::TopicMissing, text))
             }
             Err(code) => {
                 let why = code.map_or_else(|| "no answer".to_owned(), |code| code.to_string());
-                Err(problem(ProblemClass::KafkaUnreachable, format!("the dead-letter topic {} does not take a record: {why}", self.topic)))
+                Err(problem(ProblemClass::KafkaUnreachable, format!("the dead-letter topic {} does not take a record: {why}", self.stationery.topic)))
             }
         }
     }
 
     async fn attempt(&self, letter: &DeadLetter, payload: &[u8]) -> Result<(), Option<rdkafka::error::RDKafkaErrorCode>> {
-        let index = letter.index.map(|index| index.to_string()).unwrap_or_default();
-        let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
-        let key = format!("{}/{partition}/{offset}/{index}", self.source);
-        let headers = [
-            ("tapeline-pipeline", &self.pipeline),
-            ("tapeline-query", &self.query),
-            ("tapeline-topic", &self.source),
-            ("tapeline-partition", &partition),
-            ("tapeline-offset", &offset),
-            ("tapeline-index", &index),
-            ("tapeline-error", &letter.error),
-        ];
-        let headers = headers.into_iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
-        let record = FutureRecord::to(&self.topic).key(&key).payload(payload).headers(headers);
+        let (key, headers) = self.stationery.write(letter);
+        let record = FutureRecord::to(&self.stationery.topic).key(&key).payload(payload).headers(headers);
         // No limit to the wait for room in the queue: what is in it is acknowledged or given up within message.timeout.ms.
         match self.producer.send(record, Timeout::Never).await {
             Ok(_) => Ok(()),

@@ -7,6 +7,7 @@ pub mod consumer;
 pub mod dead_letters;
 pub mod engine;
 pub mod http;
+pub mod references;
 pub mod run;
 pub mod settings;
 pub mod sink;

@@ -1,21 +1,24 @@
 //! One worker from start to end: settings, consumer, engine, and the signals that end it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tapeline_api::pipeline::references::ReferenceTable;
 use tapeline_api::report::{Problem, ProblemClass};
 use tapeline_api::settings::{SinkSettings, WorkerSettings};
-use tapeline_query::plan::{CheckedQuery, check};
+use tapeline_query::plan::{CheckedQuery, Tables, check};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::consumer::{self, Urgent};
+use crate::consumer::{self, Membership, Urgent};
 use crate::dead_letters::DeadLetters;
 use crate::engine::{Engine, Parts};
 use crate::http;
+use crate::references::References;
 use crate::settings::{Credentials, read};
 use crate::sink::{AnySink, ProgressKey};
 use crate::status::Status;
@@ -69,7 +72,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         Some(Err(Ended::Broken(error))) => return Err(error),
         Some(result) => {
             if let Err(Ended::Settings(error)) = result {
-                let problem = Problem { class: ProblemClass::InvalidSettings, message: format!("{error:#}"), partition: None, offset: None };
+                let problem = Problem::new(ProblemClass::InvalidSettings, format!("{error:#}"));
                 tracing::error!("{}", problem.message);
                 status.failed(problem);
             }
@@ -97,12 +100,24 @@ async fn work(
     stopping: watch::Receiver<Urgent>,
 ) -> Result<(), Ended> {
     let settings = settings.map_err(|error| Ended::Settings(error.into()))?;
-    let query = check(std::slice::from_ref(&settings.stream), &settings.sql).map_err(|error| Ended::Settings(anyhow::anyhow!("the query: {error}")))?;
-    let dead_letters = DeadLetters::new(&settings).map_err(|error| Ended::Settings(error.into()))?;
-    let mut handle = consumer::spawn(&settings, Arc::clone(status), stopping).map_err(Ended::Settings)?;
+    let references: Vec<ReferenceTable> = settings.references.iter().map(|reference| reference.table.clone()).collect();
+    let tables = Tables { streams: std::slice::from_ref(&settings.stream), references: &references };
+    let query = check(tables, &settings.sql, settings.sink.takes()).map_err(|error| Ended::Settings(anyhow::anyhow!("the query: {error}")))?;
+    // A sink that writes to Kafka has them in its transactions.
+    let is_kafka = matches!(settings.sink, SinkSettings::Kafka { .. });
+    let dead_letters = if is_kafka { None } else { DeadLetters::new(&settings).map_err(|error| Ended::Settings(error.into()))? };
+    let references = References::new(settings.references.clone(), Credentials::new(options.credentials.clone()), query.clone(), Arc::clone(status));
+    // Before the group is joined, which would wait for this worker.
+    if !references.load(stopping.clone()).await {
+        return Ok(());
+    }
+    let mut refreshing = references.keep_fresh();
+    let mut handle = consumer::spawn(&settings, |column| query.reads(column), Arc::clone(status), stopping).map_err(Ended::Settings)?;
     // No id: the process is to end before any broker answered.
     if let Ok(cluster) = (&mut handle.cluster).await {
-        let sink = sink(&settings, &query, options, cluster);
+        let sink = sink(&settings, &query, options, cluster, Membership::new(handle.commands.clone()));
+        let sink =
+            sink.map_err(|error| if error.kind() == io::ErrorKind::InvalidInput { Ended::Settings(error.into()) } else { Ended::Broken(error.into()) })?;
         let engine = Engine::new(Parts {
             settings,
             query,
@@ -116,6 +131,7 @@ async fn work(
         });
         Box::pin(engine.run()).await;
     }
+    refreshing.shutdown().await;
     let thread = handle.thread;
     match tokio::task::spawn_blocking(move || thread.join()).await {
         Ok(Ok(result)) => result.map_err(Ended::Broken),
@@ -123,17 +139,13 @@ async fn work(
     }
 }
 
-fn sink(settings: &WorkerSettings, query: &CheckedQuery, options: &Options, kafka_cluster: String) -> AnySink {
+fn sink(settings: &WorkerSettings, query: &CheckedQuery, options: &Options, kafka_cluster: String, membership: Membership) -> io::Result<AnySink> {
     let key = ProgressKey {
         kafka_cluster,
         query: settings.progress_name(),
         topic: settings.stream.topic.to_string(),
-        sink_table: match &settings.sink {
-            SinkSettings::Cassandra { table, .. } | SinkSettings::MySql { table, .. } => table.to_string(),
-            SinkSettings::Blackhole => String::new(),
-        },
+        sink_table: settings.sink.table().to_owned(),
         plan_hash: query.hash(),
     };
-    let columns = query.output().iter().map(|column| column.name.clone()).collect();
-    AnySink::new(settings, &Credentials::new(options.credentials.clone()), key, columns)
+    AnySink::new(settings, &Credentials::new(options.credentials.clone()), key, query, membership)
 }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use tapeline_api::report::{BatchReport, PartitionReport, Problem, ProblemClass, WorkerReport, WorkerState};
+use tapeline_api::report::{BatchReport, Notice, NoticeKind, PartitionReport, Problem, ProblemClass, WorkerReport, WorkerState};
 
 /// Over which time rows per second are counted.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -36,6 +36,9 @@ struct Inner {
     partitions: BTreeMap<i32, Partition>,
     last_batch: Option<BatchReport>,
     recent: VecDeque<(Instant, u64)>,
+    notices: Vec<Notice>,
+    /// References whose last load failed, and why.
+    stale: BTreeMap<String, Notice>,
 }
 
 #[derive(Default)]
@@ -54,6 +57,8 @@ pub enum Who {
     Assignment,
     /// The engine, for its sink.
     Engine,
+    /// The first load of reference data.
+    References,
 }
 
 impl Status {
@@ -78,6 +83,8 @@ impl Status {
             partitions: BTreeMap::new(),
             last_batch: None,
             recent: VecDeque::new(),
+            notices: Vec::new(),
+            stale: BTreeMap::new(),
         };
         Self { inner: Mutex::new(inner), registry, rows, bad_records, batches, discarded, lag, commit_seconds }
     }
@@ -164,6 +171,26 @@ impl Status {
         self.lock().last_batch = Some(report);
     }
 
+    /// What looks wrong about the records, in place of what was said before.
+    pub fn notices(&self, notices: Vec<Notice>) {
+        for notice in &notices {
+            tracing::warn!(kind = %notice.kind, "{}", notice.message);
+        }
+        self.lock().notices = notices;
+    }
+
+    /// A reference was loaded again, or could not be.
+    pub fn reference(&self, name: &str, problem: Option<Problem>) {
+        let mut inner = self.lock();
+        match problem {
+            Some(problem) => {
+                let message = format!("{}; the rows that were loaded last are used", problem.message);
+                inner.stale.insert(name.to_owned(), Notice { kind: NoticeKind::ReferenceStale, message });
+            }
+            None => drop(inner.stale.remove(name)),
+        }
+    }
+
     /// A micro-batch was discarded.
     pub fn discarded(&self) {
         self.discarded.inc();
@@ -214,6 +241,7 @@ impl Status {
             batches_total: self.batches.get(),
             discarded_total: self.discarded.get(),
             last_batch: inner.last_batch.clone(),
+            notices: inner.stale.values().chain(&inner.notices).cloned().collect(),
         }
     }
 

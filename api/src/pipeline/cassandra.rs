@@ -10,7 +10,7 @@ use crate::duration::GoDuration;
 use crate::names::SqlName;
 use crate::types::CqlType;
 
-/// The Cassandra cluster that a pipeline writes raw rows to, and its tables there.
+/// The Cassandra cluster that a pipeline writes rows to, and its tables there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cassandra {

@@ -3,10 +3,16 @@
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the arguments of kube's printcolumns for attributes of their own")]
 
 pub mod cassandra;
+pub mod file;
 pub mod kafka;
+pub mod live;
+pub mod mongodb;
 pub mod mysql;
+pub mod orders;
 pub mod producers;
 pub mod queries;
+pub mod references;
+pub mod schedule;
 pub mod status;
 pub mod streams;
 pub mod workers;
@@ -17,8 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{DataKey, ObjectName};
 
-/// A streaming pipeline: Kafka topics in, SQL over micro-batches, rows out to Cassandra and MySQL. The operator creates the topics, keyspaces, tables and views
-/// named here, runs one Deployment for each query and producer, and reports in `status`. Nothing that holds data is ever deleted or narrowed; deleting the
+/// A streaming pipeline: Kafka topics in, SQL over micro-batches, rows out to Cassandra, MySQL, MongoDB and Kafka. The operator creates the topics, keyspaces, tables, views
+/// and collections named here, runs one Deployment for each query and producer (a CronJob for one with a schedule), and reports in `status`. Nothing that holds data is ever deleted or narrowed; deleting the
 /// pipeline stops its workers and producers and keeps topics, tables and rows.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -30,7 +36,7 @@ use crate::names::{DataKey, ObjectName};
     namespaced,
     status = "status::TradingPipelineStatus",
     derive = "PartialEq",
-    doc = "A streaming pipeline: Kafka topics in, SQL over micro-batches, rows out to Cassandra and MySQL.",
+    doc = "A streaming pipeline: Kafka topics in, SQL over micro-batches, rows out to Cassandra, MySQL, MongoDB and Kafka.",
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -92,15 +98,22 @@ pub struct TradingPipelineSpec {
     /// The MySQL server, the database, the tables and views that the pipeline needs there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mysql: Option<mysql::MySql>,
+    /// The MongoDB deployment, the database and the collections that the pipeline needs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mongodb: Option<mongodb::MongoDb>,
     /// Topics as SQL tables: which fields their messages have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub streams: Vec<streams::Stream>,
+    /// Static tables that queries join with their stream.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub references: Vec<references::Reference>,
     /// SQL over a stream, run in micro-batches into a sink. Each is a Deployment of its own, with its own progress, trigger and scale.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub queries: Vec<queries::Query>,
-    /// What feeds topics, where nothing else does: a simulated market, or recorded bars replayed.
+    /// What feeds topics, where nothing else does: a simulated market, recorded bars replayed, messages from a file, what a websocket or a JSON API delivers; all the time or on a schedule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub producers: Vec<producers::Producer>,
@@ -118,6 +131,15 @@ pub struct CredentialsSecretRef {
     /// The key that holds the password.
     #[serde(default = "password_key")]
     pub password_key: DataKey,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+const fn one() -> i64 {
+    1
 }
 
 fn username_key() -> DataKey {
@@ -140,6 +162,16 @@ pub struct ConfigMapKeyRef {
     /// The ConfigMap's name.
     pub name: ObjectName,
     /// The key in it, in `data` or `binaryData`.
+    pub key: DataKey,
+}
+
+/// One key of a Secret of the pipeline's own namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    pub name: ObjectName,
+    /// The key in it.
     pub key: DataKey,
 }
 

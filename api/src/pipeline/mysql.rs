@@ -7,7 +7,7 @@ use super::{ConfigMapKeyRef, CredentialsSecretRef};
 use crate::names::SqlName;
 use crate::types::MySqlType;
 
-/// The MySQL server that a pipeline writes aggregates to, and its tables and views there.
+/// The MySQL server that a pipeline writes rows and aggregates to, and its tables and views there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MySql {

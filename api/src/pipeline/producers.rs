@@ -4,24 +4,31 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigMapKeyRef;
+use super::file::File;
+use super::live::{Http, SecretFile, WebSocket};
+use super::orders::Orders;
+use super::schedule::Schedule;
 use super::workers::Resources;
-use crate::duration::GoDuration;
+use crate::duration::{GoDuration, between};
 use crate::names::{ItemName, SqlName, TopicName};
 
 /// Something that feeds a topic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Producer {
-    /// The producer's name. Its Deployment is `<pipeline>-producer-<name>`.
+    /// The producer's name. Its Deployment, or its CronJob, is `<pipeline>-producer-<name>`.
     pub name: ItemName,
     /// The topic that it writes to.
     pub topic: TopicName,
     /// What it writes.
     pub source: Source,
+    /// Runs it now and then instead of all the time: for sources that come to an end, such as a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// CPU and memory of its pod. Default: those under `spec.workers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Stops this producer alone.
+    /// Stops this producer alone. A scheduled one begins no further run, and can be run by hand all the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
 }
@@ -32,8 +39,8 @@ pub struct Producer {
 #[schemars(extend(
     "x-kubernetes-map-type" = "atomic",
     "x-kubernetes-validations" = [{
-        "rule": "[has(self.simulate), has(self.replay)].exists_one(x, x)",
-        "message": "give exactly one of simulate and replay"
+        "rule": "[has(self.simulate), has(self.replay), has(self.orders), has(self.file), has(self.websocket), has(self.http)].exists_one(x, x)",
+        "message": "give exactly one of simulate, replay, orders, file, websocket and http"
     }]
 ))]
 pub struct Source {
@@ -43,6 +50,35 @@ pub struct Source {
     /// Recorded bars, split into trades.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<Replay>,
+    /// Made-up orders of a shop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders: Option<Orders>,
+    /// Messages from a ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<File>,
+    /// What a websocket delivers: trades of Finnhub, Binance or Massive, or anything in JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<WebSocket>,
+    /// What a JSON API answers, asked again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Http>,
+}
+
+impl Source {
+    /// The keys of Secrets that it needs as files.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<SecretFile<'_>> {
+        let websocket = self.websocket.iter().flat_map(WebSocket::secret_files);
+        websocket.chain(self.http.iter().flat_map(Http::secret_files)).collect()
+    }
+}
+
+impl Producer {
+    /// The topics that it writes to, each with its field below the producer's.
+    pub fn topics(&self) -> impl Iterator<Item = (String, &TopicName)> {
+        let more = self.source.http.iter().flat_map(|http| &http.more_topics).enumerate();
+        std::iter::once(("topic".to_owned(), &self.topic)).chain(more.map(|(index, topic)| (format!("source.http.moreTopics[{index}]"), topic)))
+    }
 }
 
 /// A made-up market: prices walk at random from a seed. Each message is a JSON array with one trade of every symbol
@@ -51,14 +87,14 @@ pub struct Source {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Simulate {
     /// Time between two messages.
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) >= duration('1ms') && duration(self) <= duration('24h')", "message": "from 1ms to 24h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = between("1ms", "24h")))]
     pub interval: GoDuration,
     /// The same seed gives the same market.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "super::is_zero")]
     #[schemars(range(min = 0))]
     pub seed: i64,
     /// The first trade's id; the others follow. After a restart the producer goes on behind the last id that it finds in the topic. Ids of two producers must not meet.
-    #[serde(default = "one")]
+    #[serde(default = "super::one")]
     #[schemars(range(min = 0))]
     pub first_id: i64,
     /// Where the symbols come from.
@@ -89,7 +125,7 @@ pub struct Replay {
     #[serde(default, rename = "loop", skip_serializing_if = "std::ops::Not::not")]
     pub repeat: bool,
     /// The first trade's id; the others follow. After a restart the producer goes on behind the last record of its own that it finds in the topic. Ids of two producers must not meet.
-    #[serde(default = "one")]
+    #[serde(default = "super::one")]
     #[schemars(range(min = 0))]
     pub first_id: i64,
     /// Where sectors and numbers of shares come from; without it trades have neither sector nor market_cap.
@@ -157,15 +193,6 @@ pub struct SymbolsFrom {
 pub struct SymbolsTable {
     /// The table's name.
     pub table: SqlName,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-const fn is_zero(number: &i64) -> bool {
-    *number == 0
-}
-
-const fn one() -> i64 {
-    1
 }
 
 const fn ten() -> i32 {

@@ -14,7 +14,7 @@ pub struct TradingPipelineStatus {
     /// The generation of the resource that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, TopicsReady, CassandraReady, MySQLReady, WorkersReady, DataLost.
+    /// Ready, Reconciling, Stalled, TopicsReady, CassandraReady, MySQLReady, MongoDBReady, WorkersReady, DataLost, Degraded.
     #[serde(default)]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -108,6 +108,9 @@ pub struct ProducerStatus {
     /// Messages that it has sent since it started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<i64>,
+    /// When the last run of a scheduled producer began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Time>,
 }
 
 /// The state of a query or producer.
@@ -117,7 +120,9 @@ pub enum ItemState {
     Pending,
     /// It runs.
     Running,
-    /// A producer that has sent everything.
+    /// A scheduled producer that has not run yet.
+    Scheduled,
+    /// A producer that has sent everything; a scheduled one whose last run did.
     Done,
     /// It waits for a store or broker.
     Waiting,
@@ -174,6 +179,8 @@ pub enum ResourceKind {
     MySQLDatabase,
     MySQLTable,
     MySQLView,
+    MongoDBDatabase,
+    MongoDBCollection,
 }
 
 /// How a pipeline came by a thing.

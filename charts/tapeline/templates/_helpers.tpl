@@ -49,11 +49,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [apps]
   resources: [deployments/scale]
   verbs: [patch]
-# Settings of workers and producers, immutable, never listed; one is looked at before it is deleted (reconcile/apply.rs). Reference rows and bars to replay by name (reconcile/dereference.rs).
+# One CronJob for each producer with a schedule. list, watch: controller.rs, those with our label. get: reconcile/dereference.rs, whether a name is taken.
+# create, patch: server-side apply; delete: those whose producer is removed or has no schedule any more (reconcile/scheduled.rs).
+- apiGroups: [batch]
+  resources: [cronjobs]
+  verbs: [get, list, watch, create, patch, delete]
+# The runs of those, to say how the last one ended: controller.rs, reconcile/runs.rs. Kubernetes makes and removes them.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [list, watch]
+# Settings of workers and producers, immutable, never listed; one is looked at before it is deleted (reconcile/apply.rs). Reference rows, files to send and bars to replay by name (reconcile/dereference.rs).
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, delete]
-# User names and passwords of Cassandra and MySQL, by the name that a pipeline gives, never listed: reconcile/dereference.rs.
+# User names and passwords of Cassandra, MySQL and MongoDB, by the name that a pipeline gives, never listed: reconcile/dereference.rs.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use tapeline_e2e::{eventually, servers, within};
 use tapeline_operator::external::kafka::{Client, Desired, DesiredTopic, Endpoint, Plan, Role, plan};
 use tapeline_operator::external::{Applied, Clients, ErrorClass, Guard, NodeState, RefusalReason};
 
@@ -13,6 +15,11 @@ use crate::support::{Memory, Scratch, address, assert_all_as_declared, assert_er
 
 fn endpoint() -> Endpoint {
     Endpoint { bootstrap_servers: address("TESTBED_KAFKA", "10.99.0.1:9092"), properties: BTreeMap::new() }
+}
+
+/// The cluster of three brokers.
+fn three_brokers() -> Endpoint {
+    Endpoint { bootstrap_servers: address("TESTBED_BROKERS", "10.99.0.1:9192,10.99.0.1:9193,10.99.0.1:9194"), properties: BTreeMap::new() }
 }
 
 fn client() -> Client {
@@ -100,6 +107,36 @@ async fn topics_are_created_and_then_left_alone() {
 }
 
 #[tokio::test]
+async fn a_topic_is_kept_on_as_many_brokers_as_it_asks_for_when_it_is_created() {
+    let _brokers = servers::brokers().await.unwrap();
+    let kafka = three_brokers().bootstrap_servers;
+    let (client, mut memory) = (Clients::default().kafka(three_brokers()), Memory::default());
+    // Not the number of brokers, which is also their default.
+    for (factor, copies) in [(Some(2), [2, 2]), (None, [3, 3])] {
+        let name = Scratch::new("copies", |name| {
+            Box::pin(async move {
+                let admin: AdminClient<DefaultClientContext> =
+                    ClientConfig::new().set("bootstrap.servers", three_brokers().bootstrap_servers).create().unwrap();
+                admin.delete_topics(&[&name], &options()).await.unwrap();
+            })
+        });
+        let with =
+            |replication_factor| Desired { topics: vec![topic(&name, Role::Managed { partitions: Some(2), replication_factor, config: BTreeMap::new() })] };
+        assert_all_as_declared(&reconcile(&client, &with(factor), &mut memory).await);
+        let seen = eventually("every broker to know the topic", within(10), async || {
+            let all = tapeline_e2e::topic::copies(&kafka).await?;
+            let seen: Vec<usize> = all.iter().filter(|of| of.topic == *name).map(|of| of.replicas.len()).collect();
+            ensure!(seen.len() == 2, "{all:?}");
+            Ok(seen)
+        })
+        .await;
+        assert_eq!(seen, copies, "with {factor:?}");
+        // It is a number for the creation alone: another one later is no reason to touch the topic.
+        assert!(planned(&client, &with(Some(1)), &memory).await.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_topic_grows_and_does_not_shrink() {
     let (client, name, mut memory) = (client(), scratch("grow"), Memory::default());
     reconcile(&client, &managed(&name, Some(2), &[]), &mut memory).await;
@@ -127,6 +164,30 @@ async fn settings_come_and_go_and_a_compacted_topic_stays_compacted() {
     assert_eq!(node(&applied, &name).state, NodeState::Changed(format!("topic {name:?}: put retention.ms back to its default")));
     assert_eq!(config(&client, &name).await, BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]));
     assert_eq!(memory.topic(&name).config_keys, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_topic_of_progress_is_compacted_whoever_created_it() {
+    let compacted = |config: BTreeMap<String, String>| config.get("cleanup.policy").map(String::as_str) == Some("compact");
+    let progress = |name: &str| Desired { topics: vec![topic(name, Role::Progress)] };
+    let (client, ours, mut memory) = (client(), scratch("progress"), Memory::default());
+    assert_all_as_declared(&reconcile(&client, &progress(&ours), &mut memory).await);
+    assert_eq!(memory.topic(&ours).partitions, Some(1));
+    assert!(compacted(config(&client, &ours).await));
+    assert!(planned(&client, &progress(&ours), &memory).await.is_empty());
+
+    // By a broker that creates what is written to.
+    let found = scratch("progress");
+    create(&found, &[("retention.ms", "1000000")]).await;
+    let applied = reconcile(&client, &progress(&found), &mut memory).await;
+    assert_eq!(node(&applied, &found).state, NodeState::Changed(format!("topic {:?}: set cleanup.policy to compact", &*found)));
+    let both = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned()), ("retention.ms".to_owned(), "1000000".to_owned())]);
+    assert_eq!(config(&client, &found).await, both);
+    assert!(planned(&client, &progress(&found), &memory).await.is_empty());
+
+    delete(&ours).await;
+    let plan = planned(&client, &progress(&ours), &memory).await;
+    assert!(plan.records().losses[0].message.contains("published twice"), "{plan:#?}");
 }
 
 #[tokio::test]

@@ -60,6 +60,23 @@ fn everything_runs_restricted_and_with_the_charts_role_only() {
 /// What no test can bring about: an admission plugin asks for the first, the second is for Events that repeat.
 const RARELY_USED: [(&str, &str); 2] = [("tradingpipelines/finalizers", "update"), ("events", "patch")];
 
+/// A producer of the life of a pipeline that runs once a year: its CronJob is there, and goes with it.
+async fn has_a_schedule_for_a_while(world: &World, pipeline: &mut Pipeline<'_>) {
+    crate::schedule::write_file(world, "").await;
+    let producer = crate::schedule::producer(world, Some(serde_json::json!({"cron": "@yearly"})));
+    pipeline.set("/spec/producers", serde_json::json!([producer]));
+    pipeline.apply().await.unwrap();
+    pipeline.until_ready(within(60)).await;
+    pipeline.unset("/spec/producers");
+    pipeline.apply().await.unwrap();
+    eventually("no CronJob", within(60), async || {
+        let left = world.kubectl(&["get", "cronjobs", "-o", "name"], "").await?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
+    .await;
+}
+
 /// A Role that grants more than is used is found here: the life of a pipeline, then the Role beside the API server's log.
 async fn uses_what_it_is_granted(world: &World, mut pipeline: Pipeline<'_>, account: &str) {
     pipeline.set("/spec/queries/0/trigger/interval", "2s".into());
@@ -70,6 +87,7 @@ async fn uses_what_it_is_granted(world: &World, mut pipeline: Pipeline<'_>, acco
         Ok(())
     };
     pipeline.until("the new settings", within(60), scaled).await;
+    has_a_schedule_for_a_while(world, &mut pipeline).await;
     pipeline.set("/spec/suspend", true.into());
     pipeline.apply().await.unwrap();
     eventually("no pods", within(90), async || {
@@ -113,7 +131,8 @@ fn the_api_server_takes_the_servers_of_the_demo_on_kind() {
     block_on(async {
         Operator::shared().await; // a cluster with the namespace `data`
         let taken = command::kubectl(&["apply", "--dry-run=server", "-f", "examples/servers"], "").await.unwrap();
-        for server in ["kafka", "cassandra", "mysql"] {
+        let more = command::kubectl(&["apply", "--dry-run=server", "-f", "examples/servers/more"], "").await.unwrap();
+        for (taken, server) in [(&taken, "kafka"), (&taken, "cassandra"), (&taken, "mysql"), (&more, "mongo"), (&more, "brokers"), (&more, "cassandra-auth")] {
             assert!(taken.contains(&format!("statefulset.apps/{server} created (server dry run)")), "{taken}");
         }
     });

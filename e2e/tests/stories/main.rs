@@ -3,11 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod bad_records;
+mod candles;
 mod chart;
+mod examples;
 mod leadership;
+mod many_topics;
 mod mistakes;
 mod operator;
 mod positions;
 mod producer;
+mod references;
+mod schedule;
 mod small;
 mod stock_volume;
+mod websocket;

@@ -64,6 +64,7 @@ fn settings(folder: &Path, bed: &Bed, topic: &str, source: Value, database: Opti
         kafka: KafkaSettings { bootstrap_servers: bed.kafka.clone(), client_properties: std::collections::BTreeMap::new() },
         topic: topic.parse().unwrap(),
         source: serde_json::from_value(source).unwrap(),
+        once: None,
         mysql: database.map(|database| {
             let options = bed.mysql.connect_options();
             MySqlConnection { host: options.get_host().to_owned(), port: options.get_port(), database: database.parse().unwrap() }
@@ -101,7 +102,7 @@ async fn messages(bed: &Bed, topic: &str) -> Result<Vec<Vec<Value>>> {
 }
 
 async fn report(port: u16) -> Result<ProducerReport> {
-    Ok(reqwest::get(format!("http://127.0.0.1:{port}/status")).await?.error_for_status()?.json().await?)
+    tapeline_e2e::http::json(&format!("http://127.0.0.1:{port}/status")).await
 }
 
 async fn done(port: u16) {

@@ -1,4 +1,4 @@
-//! The main job: `examples/stock-volume.yaml`, applied as a user applies it, over the whole history.
+//! The main job: `examples/1-stock-volume`, applied as a user applies it, over the whole history.
 
 use std::process::Command;
 
@@ -107,7 +107,7 @@ fn explain_reads_like_documentation() {
 #[test]
 fn the_example_has_the_companies_of_the_data() {
     let read = |path: &str| std::fs::read_to_string(command::repository().join(path)).unwrap();
-    let documents: Vec<serde_json::Value> = serde_yaml::from_multiple(&read("examples/stock-volume.yaml")).unwrap();
+    let documents: Vec<serde_json::Value> = serde_yaml::from_multiple(&read("examples/1-stock-volume/pipeline.yaml")).unwrap();
     let map = documents.iter().find(|document| document["kind"] == "ConfigMap").unwrap();
     assert_eq!(map["data"]["profile.csv"].as_str().unwrap(), read("examples/data/profile.csv"));
 }

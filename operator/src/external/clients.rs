@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
-use super::{Credentials, cassandra, kafka, mysql};
+use super::{Credentials, cassandra, kafka, mongodb, mysql};
 
 /// A client that nobody asked for in this time is closed. Longer than the reconcile's resync (5 min), so that pipelines at rest keep theirs.
 const UNUSED_FOR: Duration = Duration::from_mins(15);
@@ -21,6 +21,7 @@ struct Inner {
     kafka: Cache<kafka::Shared>,
     cassandra: Cache<cassandra::Shared>,
     mysql: Cache<mysql::Shared>,
+    mongodb: Cache<mongodb::Shared>,
     repairs: kafka::Repairs,
     locks: cassandra::DdlLocks,
 }
@@ -52,6 +53,15 @@ impl Clients {
     pub fn mysql(&self, endpoint: mysql::Endpoint) -> mysql::Client {
         let key = Key::new().part(&endpoint.host).part(&endpoint.port.to_string()).credentials(&endpoint.credentials).finish();
         mysql::Client::new(self.0.mysql.get(key), endpoint)
+    }
+
+    /// The client for a MongoDB deployment. Connects when it is first used.
+    #[must_use]
+    pub fn mongodb(&self, endpoint: mongodb::Endpoint) -> mongodb::Client {
+        let key = endpoint.hosts.iter().fold(Key::new(), |key, host| key.part(host));
+        let key = key.part(endpoint.replica_set.as_deref().unwrap_or_default()).part(&endpoint.auth_source);
+        let key = endpoint.credentials.iter().fold(key, Key::credentials).finish();
+        mongodb::Client::new(self.0.mongodb.get(key), endpoint)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The systems outside Kubernetes that a pipeline needs: Kafka, Cassandra, MySQL. Each is a module of three steps that the reconcile calls in this order:
+//! The systems outside Kubernetes that a pipeline needs: Kafka, Cassandra, MySQL, MongoDB. Each is a module of three steps that the reconcile calls in this order:
 //!
 //! ```text
 //! client = clients.kafka(Endpoint::of(..))           one per endpoint and credentials, shared by all pipelines
@@ -25,6 +25,7 @@ mod clients;
 mod connection;
 mod guard;
 pub mod kafka;
+pub mod mongodb;
 pub mod mysql;
 mod ownership;
 mod reach;

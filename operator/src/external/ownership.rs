@@ -1,4 +1,4 @@
-//! Who owns a table or view: the row in `tapeline_resources` beside it, first insert wins. Shared by Cassandra and MySQL.
+//! Who owns a table, view or collection: the row in `tapeline_resources` beside it, first insert wins. Shared by Cassandra, MySQL and MongoDB.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ impl fmt::Display for Owner {
 pub struct OwnerRow {
     /// [`kind_name`]
     pub kind: String,
-    /// The table's or view's name, without the database.
+    /// The table's, view's or collection's name, without the database.
     pub name: String,
     /// An [`Owner`] as stored.
     pub owner: String,
@@ -116,18 +116,22 @@ pub(super) fn describe_owner(owner: &Owner, other: &str) -> String {
     if cluster == ours { format!("pipeline {name}") } else { format!("pipeline {name} of another Kubernetes cluster ({cluster})") }
 }
 
-/// What a pipeline is told whose table or view belongs to another one. `schema` is the quoted database or keyspace.
+/// What a pipeline is told whose table, view or collection belongs to another one. `schema` is the database or keyspace, quoted for SQL and CQL.
 #[must_use]
 pub(super) fn conflict(node: &Node, owner: &Owner, row: &OwnerRow, schema: &str) -> Refusal {
     let Node { name, field, .. } = node;
     let (kind, key) = (&row.kind, &row.name);
+    let release = match node.kind {
+        ResourceKind::MongoDBCollection => format!("db.getSiblingDB(\"{schema}\").{RESOURCES_TABLE}.deleteOne({{_id: {{kind: \"{kind}\", name: \"{key}\"}}}})"),
+        _ => format!("DELETE FROM {schema}.{RESOURCES_TABLE} WHERE kind = '{kind}' AND name = '{key}'"),
+    };
     Refusal {
         reason: RefusalReason::ResourceConflict,
         field: field.clone(),
         message: format!(
             "{name} belongs to {}; only one pipeline can manage it. Take it out of this pipeline (its streams, queries and sinks may name it all the same), \
              give it another name, or take it out of the other pipeline; if that one no longer exists, release it with: \
-             DELETE FROM {schema}.{RESOURCES_TABLE} WHERE kind = '{kind}' AND name = '{key}'",
+             {release}",
             describe_owner(owner, &row.owner)
         ),
     }
@@ -147,6 +151,11 @@ mod tests {
         assert!(text.ends_with("DELETE FROM `trading`.tapeline_resources WHERE kind = 'MySQLTable' AND name = 'profile'"), "{text}");
         let text = conflict(&node, &owner, &row(&Owner::new("c2", "trading", "volume")), "`trading`").message;
         assert!(text.contains("belongs to pipeline trading/volume of another Kubernetes cluster (c2);"), "{text}");
+        let node = Node { kind: ResourceKind::MongoDBCollection, name: "trading.ticks".into(), field: "spec.mongodb.collections[0]".into() };
+        let row = OwnerRow::new("MongoDBCollection", "ticks", &Owner::new("c1", "other", "sales"), Origin::Created, String::new());
+        let text = conflict(&node, &owner, &row, "trading").message;
+        let release = r#"release it with: db.getSiblingDB("trading").tapeline_resources.deleteOne({_id: {kind: "MongoDBCollection", name: "ticks"}})"#;
+        assert!(text.ends_with(release), "{text}");
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl<'a> Books<'a> {
     }
 }
 
-/// What the books say of a table or view that is this pipeline's, or nobody's yet.
+/// What the books say of a table, view or collection that is this pipeline's, or nobody's yet.
 pub(super) struct Entry<'a> {
     books: Books<'a>,
     pub(super) row: Option<&'a OwnerRow>,
@@ -198,14 +198,14 @@ impl Entry<'_> {
 
     /// A table that is not there: it is claimed, created by `create`, and stored as created.
     pub(super) fn create<O: OwnerOp>(&self, plan: &mut NodePlan<O>, create: impl IntoIterator<Item = O>) {
-        let name = &plan.node.name;
+        let (noun, name) = (noun(plan.node.kind), &plan.node.name);
         let lost = is_lost(self.row, self.recorded).then(|| {
             format!(
-                "table {name} had been dropped and was created again, empty: rows below the stored progress of the queries that write to it are missing \
+                "{noun} {name} had been dropped and was created again, empty: rows below the stored progress of the queries that write to it are missing \
             until they are replayed"
             )
         });
-        plan.state = NodeState::Changed(format!("created table {name}"));
+        plan.state = NodeState::Changed(format!("created {noun} {name}"));
         plan.creates(&self.books, lost);
         if self.row.is_none() {
             plan.ops.push(O::CLAIM(self.target(Origin::Creating)));
@@ -230,12 +230,20 @@ impl Entry<'_> {
             None => {
                 // First of all: another pipeline may be about to take it over as well.
                 plan.ops.insert(0, O::CLAIM(self.target(origin)));
-                plan.changed(format!("took over table {}, which was there", plan.node.name));
+                plan.changed(format!("took over {} {}, which was there", noun(plan.node.kind), plan.node.name));
             }
             Some(row) if *row != self.target(origin) => plan.ops.push(O::STORE(self.target(origin))),
             Some(_) => {}
         }
         true
+    }
+}
+
+/// What users call it.
+const fn noun(kind: ResourceKind) -> &'static str {
+    match kind {
+        ResourceKind::MongoDBCollection => "collection",
+        _ => "table",
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Error {
 /// # Errors
 /// When it cannot be made.
 pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
+    // Built together with the producers, reqwest has TLS, and no client without whose cryptography it is, although this one never uses it. Done before is as good.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().timeout(TIMEOUT).no_proxy().redirect(Policy::none()).pool_max_idle_per_host(1).build()
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Scope;
 use crate::reconcile::build::{Kind, PIPELINE_LABEL};
-use crate::reconcile::pods::{is_ready, item, label};
+use crate::reconcile::pods::{has_ended, is_ready, item, label};
 use reports::{ItemView, PodState, Report};
 
 const TICK: Duration = Duration::from_secs(1);
@@ -81,7 +81,8 @@ fn update_pods(scope: &Scope, pods: &mut HashMap<String, Watched>) {
     let now = Instant::now();
     let present = scope.pods.state();
     let mut uids = std::collections::HashSet::new();
-    for pod in &present {
+    // What a run said that is over is not what the next one says.
+    for pod in present.iter().filter(|pod| !has_ended(pod)) {
         let Some((uid, namespace, pipeline, item)) = identity(pod) else { continue };
         uids.insert(uid.clone());
         let watched = pods.entry(uid).or_insert_with(|| Watched {
@@ -189,7 +190,10 @@ fn same_states(before: &BTreeMap<(Kind, ItemName), ItemView>, now: &BTreeMap<(Ki
     let essence = |views: &BTreeMap<(Kind, ItemName), ItemView>| -> Vec<_> {
         views
             .iter()
-            .map(|(item, view)| (item.clone(), view.state, view.unreachable, view.problem.as_ref().map(|problem| (problem.class, problem.message.clone()))))
+            .map(|(item, view)| {
+                let problem = view.problem.as_ref().map(|problem| (problem.class, problem.message.clone()));
+                (item.clone(), view.state, view.unreachable, problem, view.notices.clone())
+            })
             .collect()
     };
     essence(before) == essence(now)

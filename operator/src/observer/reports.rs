@@ -1,11 +1,11 @@
 //! The latest `/status` of every pod, and what it comes to for a query or producer. Written by the observer alone, read by reconciles.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tapeline_api::names::ItemName;
-use tapeline_api::report::{Problem, ProducerReport, ProducerState, WorkerReport, WorkerState};
+use tapeline_api::report::{Notice, Problem, ProducerReport, ProducerState, WorkerReport, WorkerState};
 
 use crate::reconcile::build::Kind;
 
@@ -40,6 +40,8 @@ pub struct ItemView {
     pub problem: Option<Problem>,
     /// Whether a pod that Kubernetes calls ready has not answered for two minutes.
     pub unreachable: bool,
+    /// What looks wrong though the pods go on, each once.
+    pub notices: Vec<Notice>,
     /// Numbers; absent unless every ready pod has answered lately.
     pub numbers: Option<Numbers>,
 }
@@ -115,6 +117,7 @@ fn view<'a>(pods: impl Iterator<Item = &'a PodState> + Clone, now: Instant, now_
     ItemView {
         state: worst.map(|report| state(report)),
         problem: worst.and_then(|report| problem(report)),
+        notices: notices(&heard),
         unreachable,
         numbers: complete.then(|| numbers(&heard, now_ms)),
     }
@@ -146,6 +149,13 @@ fn problem(report: &Report) -> Option<Problem> {
         Report::Producer(producer) => producer.problem.as_ref(),
     };
     problem.filter(|_| state(report) >= PodsState::Waiting).cloned()
+}
+
+/// What the pods say looks wrong, in an order that stays.
+fn notices(reports: &[&Report]) -> Vec<Notice> {
+    let workers = reports.iter().filter_map(|report| if let Report::Worker(worker) = report { Some(worker) } else { None });
+    let all: BTreeSet<Notice> = workers.flat_map(|worker| worker.notices.iter().cloned()).collect();
+    all.into_iter().collect()
 }
 
 fn numbers(reports: &[&Report], now_ms: i64) -> Numbers {
@@ -196,7 +206,7 @@ pub fn round(number: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use tapeline_api::report::{PartitionReport, ProblemClass};
+    use tapeline_api::report::{NoticeKind, PartitionReport, ProblemClass};
 
     use super::*;
 
@@ -220,6 +230,7 @@ mod tests {
             batches_total: 0,
             discarded_total: 0,
             last_batch: None,
+            notices: Vec::new(),
         }
     }
 
@@ -247,6 +258,15 @@ mod tests {
         let view = view(pods.iter(), now, 0);
         assert_eq!(view.state, Some(PodsState::Waiting));
         assert_eq!(view.problem.map(|problem| problem.class), Some(ProblemClass::StoreUnreachable));
+    }
+
+    #[test]
+    fn a_notice_of_several_pods_is_told_once() {
+        let now = now();
+        let notice = Notice { kind: NoticeKind::FieldNeverSeen, message: "field \"city\": none has it".into() };
+        let with_it = || WorkerReport { notices: vec![notice.clone()], ..worker(WorkerState::Running, &[]) };
+        let pods = [pod(Some(with_it()), 1, now), pod(Some(worker(WorkerState::Running, &[])), 1, now), pod(Some(with_it()), 1, now)];
+        assert_eq!(view(pods.iter(), now, 0).notices, [notice]);
     }
 
     #[rstest]

@@ -1,8 +1,11 @@
-//! Step 5 (IO): brings ConfigMaps and Deployments to what was planned. Each item by itself; an object that is as planned already is not sent.
+//! Step 5 (IO): brings ConfigMaps, Deployments and CronJobs to what was planned. Each item by itself; an object that is as planned already is not sent.
+
+mod cron_job;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource};
@@ -25,6 +28,8 @@ pub struct ItemResult {
     pub plan: ItemPlan,
     /// The Deployment as it is now, if there is one of ours.
     pub live: Option<Arc<Deployment>>,
+    /// The CronJob as it is now, if there is one of ours.
+    pub cron_job: Option<Arc<CronJob>>,
     /// Why it could not be applied.
     pub failed: Option<Problem>,
 }
@@ -34,7 +39,7 @@ pub struct ItemResult {
 pub struct Applied {
     /// Each item of the specification.
     pub items: Vec<ItemResult>,
-    /// Why Deployments of items that are no longer in it are still there.
+    /// Why Deployments and CronJobs of items that are no longer in it are still there.
     pub leftover: Vec<Problem>,
 }
 
@@ -50,21 +55,28 @@ pub async fn apply(target: &Target, plans: Vec<ItemPlan>, inputs: &Inputs, scope
             applied.leftover.push(failed(field_of(leftover), error)?);
         }
     }
+    for leftover in &inputs.leftover_cron_jobs {
+        if let Err(error) = client.stop_schedule(leftover).await {
+            applied.leftover.push(failed("spec.producers", error)?);
+        }
+    }
     for plan in plans {
-        let live = inputs.deployments.get(&(plan.kind, plan.name.clone())).and_then(Live::ours).cloned();
+        let key = (plan.kind, plan.name.clone());
+        let before = Objects {
+            deployment: inputs.deployments.get(&key).and_then(Live::ours).cloned(),
+            cron_job: inputs.cron_jobs.get(&key).and_then(Live::ours).cloned(),
+        };
         let done = match &plan.step {
-            Step::Run(workload) => client.run(workload, live.clone()).await.map(Some),
-            Step::Stop => match &live {
-                Some(live) => client.stop(live).await.map(|()| None),
-                None => Ok(None),
-            },
-            Step::Leave(_) => Ok(live.clone()),
+            Step::Run(workload) => client.bring_up(workload, before.clone(), inputs).await,
+            Step::Stop => client.stop_all(&before).await.map(|()| Objects::default()),
+            Step::Pause => client.pause(&before).await,
+            Step::Leave(_) => Ok(before.clone()),
         };
-        let (live, failed) = match done {
-            Ok(live) => (live, None),
-            Err(error) => (live, Some(failed(&plan.field, error)?)),
+        let (Objects { deployment: live, cron_job }, failed) = match done {
+            Ok(objects) => (objects, None),
+            Err(error) => (before, Some(failed(&plan.field, error)?)),
         };
-        applied.items.push(ItemResult { plan, live, failed });
+        applied.items.push(ItemResult { plan, live, cron_job, failed });
     }
     Ok(applied)
 }
@@ -76,6 +88,10 @@ pub async fn apply(target: &Target, plans: Vec<ItemPlan>, inputs: &Inputs, scope
 fn failed(field: &str, error: Error) -> Result<Problem, Error> {
     match error {
         Error::NotLeader => Err(Error::NotLeader),
+        // No other answer to the same object: only a change of what it is made from helps.
+        Error::Write { source: kube::Error::Api(ref status), .. } if status.code == 422 => {
+            Ok(Problem::change(Area::Workers, Reason::KubernetesRefused, field, format!("{error}; change what it refuses")))
+        }
         Error::NameTaken(_) => Ok(Problem::waiting(Area::Workers, Reason::NameTaken, format!("{field}.name"), error.to_string())),
         _ => {
             let message = format!("{error}; see what refuses it, and whether the operator's Role is that of its chart");
@@ -108,18 +124,73 @@ fn owned(config_map: &ConfigMap, target: &Target) -> Owned {
     }
 }
 
+/// What an item runs as: one of both, but for the moment in which it is switched.
+#[derive(Debug, Clone, Default)]
+struct Objects {
+    deployment: Option<Arc<Deployment>>,
+    cron_job: Option<Arc<CronJob>>,
+}
+
 /// The objects of one pipeline.
 struct Cluster<'a> {
     target: &'a Target,
     shared: &'a Context,
     deployments: Api<Deployment>,
+    cron_jobs: Api<CronJob>,
     config_maps: Api<ConfigMap>,
 }
 
 impl<'a> Cluster<'a> {
     fn new(target: &'a Target, shared: &'a Context) -> Self {
         let api = || shared.client.clone();
-        Self { target, shared, deployments: Api::namespaced(api(), &target.namespace), config_maps: Api::namespaced(api(), &target.namespace) }
+        let namespace = &target.namespace;
+        Self {
+            target,
+            shared,
+            deployments: Api::namespaced(api(), namespace),
+            cron_jobs: Api::namespaced(api(), namespace),
+            config_maps: Api::namespaced(api(), namespace),
+        }
+    }
+
+    /// Brings up what an item runs as. What it ran as before goes first. That its pods have ended is seen to by those of a CronJob, which wait for them, and beside
+    /// which no other pod of the item is placed.
+    async fn bring_up(&self, workload: &Workload, before: Objects, inputs: &Inputs) -> Result<Objects, Error> {
+        if let Some(timed) = &workload.schedule {
+            if let Some(deployment) = &before.deployment {
+                self.stop(deployment).await?;
+            }
+            let in_use = inputs.runs.get(&workload.name).map(|runs| runs.settings.clone()).unwrap_or_default();
+            let cron_job = self.run_on_schedule(workload, timed, before.cron_job, &in_use).await?;
+            return Ok(Objects { deployment: None, cron_job: Some(cron_job) });
+        }
+        if let Some(cron_job) = &before.cron_job {
+            self.stop_schedule(cron_job).await?;
+        }
+        let deployment = self.run(workload, before.deployment).await?;
+        Ok(Objects { deployment: Some(deployment), cron_job: None })
+    }
+
+    /// A CronJob starts no more runs, and keeps those that it has.
+    async fn pause(&self, before: &Objects) -> Result<Objects, Error> {
+        if let Some(deployment) = &before.deployment {
+            self.stop(deployment).await?;
+        }
+        let cron_job = match &before.cron_job {
+            Some(live) => Some(self.pause_schedule(live).await?),
+            None => None,
+        };
+        Ok(Objects { deployment: None, cron_job })
+    }
+
+    async fn stop_all(&self, objects: &Objects) -> Result<(), Error> {
+        if let Some(cron_job) = &objects.cron_job {
+            self.stop_schedule(cron_job).await?;
+        }
+        match &objects.deployment {
+            Some(deployment) => self.stop(deployment).await,
+            None => Ok(()),
+        }
     }
 
     async fn run(&self, workload: &Workload, live: Option<Arc<Deployment>>) -> Result<Arc<Deployment>, Error> {
@@ -235,6 +306,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::reason::Cure;
     use crate::reconcile::validate::tests::{good, pipeline};
 
     #[rstest]
@@ -258,6 +330,10 @@ mod tests {
         let problem = failed("spec.queries", Error::Write { what: "a Deployment", source: refused }).unwrap();
         assert_eq!((problem.reason, problem.field.as_str()), (Reason::KubernetesRefused, "spec.queries"));
         assert!(problem.message.contains("webhook"), "{}", problem.message);
+        let invalid = kube::Error::Api(Box::new(Status::failure("CronJob.batch \"x\" is invalid: spec.schedule", "Invalid").with_code(422)));
+        let problem = failed("spec.producers[0]", Error::Write { what: "a CronJob", source: invalid }).unwrap();
+        assert_eq!((problem.cure, problem.field.as_str()), (Cure::Change, "spec.producers[0]"), "it is not tried again and again");
+        assert!(problem.message.contains("spec.schedule"), "{}", problem.message);
         let taken = failed("spec.queries[1]", Error::NameTaken("x".into())).unwrap();
         assert_eq!((taken.reason, taken.field.as_str()), (Reason::NameTaken, "spec.queries[1].name"));
         assert!(matches!(failed("spec.queries", Error::NotLeader), Err(Error::NotLeader)));

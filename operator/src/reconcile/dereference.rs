@@ -2,17 +2,24 @@
 //! missing or lacks a key is a problem of those who need it, not an error.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::runtime::reflector::ObjectRef;
+use kube::core::NamespaceResourceScope;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 use tapeline_api::TradingPipeline;
 use tapeline_api::names::{DataKey, ItemName, ObjectName, SqlName};
 use tapeline_api::pipeline::{ConfigMapKeyRef, CredentialsSecretRef};
+use tapeline_api::settings::FEED_FOLDER;
 
-use super::build::{self, Kind, object_name};
+use super::build::{Kind, MountedSecret, object_name};
+use super::pods;
+use super::runs::Runs;
 use super::{Error, Target};
 use crate::context::Scope;
 use crate::external;
@@ -28,18 +35,28 @@ pub struct Inputs {
     pub mysql_admin: Option<Result<Found, Problem>>,
     /// `spec.cassandra.credentialsSecretRef`, where it is set.
     pub cassandra: Option<Result<Found, Problem>>,
+    /// `spec.mongodb.credentialsSecretRef`, where it is set.
+    pub mongodb: Option<Result<Found, Problem>>,
     /// Reference rows of MySQL tables.
     pub rows: BTreeMap<SqlName, Result<Arc<str>, Problem>>,
-    /// ConfigMaps that producers replay: name, key, uid and resourceVersion.
+    /// ConfigMaps that producers send or replay: name, key, uid and resourceVersion; these are empty where the pods are not to be replaced when it changes.
     pub data: BTreeMap<ItemName, Result<(ObjectName, DataKey, String), Problem>>,
+    /// Secrets that the sources of producers need.
+    pub secrets: BTreeMap<ItemName, Vec<Result<MountedSecret, Problem>>>,
     /// The Deployments under the names that the pipeline's have.
     pub deployments: BTreeMap<(Kind, ItemName), Live>,
     /// Deployments of queries and producers that are no longer in the specification.
     pub leftover: Vec<Arc<Deployment>>,
+    /// The CronJobs under the names that the pipeline's have.
+    pub cron_jobs: BTreeMap<(Kind, ItemName), Live<CronJob>>,
+    /// CronJobs of producers that are no longer in the specification.
+    pub leftover_cron_jobs: Vec<Arc<CronJob>>,
+    /// The runs of each scheduled producer.
+    pub runs: BTreeMap<ItemName, Runs>,
     /// What the pods of each item say.
     pub reports: BTreeMap<(Kind, ItemName), ItemView>,
-    /// Why pods of each item do not start.
-    pub pods: BTreeMap<(Kind, ItemName), Vec<String>>,
+    /// The pods of each item that have not ended.
+    pub pods: BTreeMap<(Kind, ItemName), pods::Standing>,
 }
 
 /// User and password.
@@ -48,31 +65,56 @@ pub struct Found {
     /// For the operator's own connection.
     pub credentials: external::Credentials,
     /// For pods that mount the Secret.
-    pub mounted: build::Credentials,
+    pub mounted: MountedSecret,
 }
 
-/// What stands under a Deployment's name.
+/// What stands under the name of a Deployment or CronJob.
 #[derive(Debug, Clone, Default)]
-pub enum Live {
+pub enum Live<K = Deployment> {
     /// Nothing.
     #[default]
     Absent,
     /// Ours.
-    Ours(Arc<Deployment>),
+    Ours(Arc<K>),
     /// Somebody else's.
     Foreign,
     /// What the API server does not show.
     Unread(Problem),
 }
 
-impl Live {
+impl<K: Resource> Live<K> {
+    fn of(found: Option<Arc<K>>, target: &Target) -> Self {
+        match found {
+            None => Self::Absent,
+            Some(found) if is_ours(&*found, target) => Self::Ours(found),
+            Some(_) => Self::Foreign,
+        }
+    }
+}
+
+impl<K> Live<K> {
     /// Ours, if it is.
     #[must_use]
-    pub const fn ours(&self) -> Option<&Arc<Deployment>> {
+    pub const fn ours(&self) -> Option<&Arc<K>> {
         match self {
-            Self::Ours(deployment) => Some(deployment),
+            Self::Ours(object) => Some(object),
             Self::Absent | Self::Foreign | Self::Unread(_) => None,
         }
+    }
+
+    /// Why it is not known what there is.
+    #[must_use]
+    pub const fn unread(&self) -> Option<&Problem> {
+        match self {
+            Self::Unread(problem) => Some(problem),
+            Self::Absent | Self::Foreign | Self::Ours(_) => None,
+        }
+    }
+
+    /// Whether it is somebody else's.
+    #[must_use]
+    pub const fn is_foreign(&self) -> bool {
+        matches!(self, Self::Foreign)
     }
 }
 
@@ -100,16 +142,36 @@ pub async fn dereference(target: &Target, scope: &Scope) -> Result<Inputs, Error
         let field = "spec.cassandra.credentialsSecretRef";
         inputs.cassandra = Some(secret(target, scope, Area::Cassandra, "cassandra", field, reference).await?);
     }
+    if let Some(reference) = spec.mongodb.as_ref().and_then(|mongodb| mongodb.credentials_secret_ref.as_ref()) {
+        let field = "spec.mongodb.credentialsSecretRef";
+        inputs.mongodb = Some(secret(target, scope, Area::MongoDb, "mongodb", field, reference).await?);
+    }
     for (index, producer) in spec.producers.iter().enumerate() {
-        if let Some(reference) = producer.source.replay.as_ref().and_then(|replay| replay.config_map_key_ref.as_ref()) {
-            let field = format!("spec.producers[{index}].source.replay.configMapKeyRef");
+        let source = &producer.source;
+        let replay = source.replay.as_ref().and_then(|replay| replay.config_map_key_ref.as_ref()).map(|reference| ("replay", reference));
+        if let Some((kind, reference)) = replay.or_else(|| source.file.as_ref().map(|file| ("file", &file.config_map_key_ref))) {
+            let field = format!("spec.producers[{index}].source.{kind}.configMapKeyRef");
             let found = config_map(target, scope, Area::Workers, field, reference).await?;
-            inputs.data.insert(producer.name.clone(), found.map(|(_, version)| (reference.name.clone(), reference.key.clone(), version)));
+            // A file that grows is followed by the pod that sends it; another recording is for another pod.
+            let version = |version: String| if kind == "file" { String::new() } else { version };
+            inputs.data.insert(producer.name.clone(), found.map(|(_, found)| (reference.name.clone(), reference.key.clone(), version(found))));
+        }
+        for file in producer.source.secret_files() {
+            let field = format!("spec.producers[{index}].source.{}", file.field);
+            let (name, key) = (&file.reference.name, &file.reference.key);
+            let found = secret_texts(target, scope, Area::Workers, &field, name, [key]).await?;
+            // Only that it is there: the producer reads it, where it is mounted.
+            let mounted = |version| MountedSecret { folder: FEED_FOLDER, secret: name.clone(), files: vec![(key.clone(), file.file.clone())], version };
+            inputs.secrets.entry(producer.name.clone()).or_default().push(found.map(|(_, version)| mounted(version)));
         }
     }
-    deployments(target, scope, &mut inputs).await?;
+    let scheduled =
+        |kind: Kind, name: &ItemName| kind == Kind::Producer && spec.producers.iter().any(|producer| producer.name == *name && producer.schedule.is_some());
+    (inputs.deployments, inputs.leftover) = standing(target, scope, &scope.deployments, "a Deployment", |kind, name| !scheduled(kind, name)).await?;
+    (inputs.cron_jobs, inputs.leftover_cron_jobs) = standing(target, scope, &scope.cron_jobs, "a CronJob", scheduled).await?;
+    inputs.runs = super::runs::of(&inputs.cron_jobs, &scope.jobs, &scope.pods);
     inputs.reports = scope.shared.reports.of(&target.namespace, &target.name);
-    inputs.pods = super::pods::waiting(target, &scope.pods);
+    inputs.pods = pods::standing(target, &scope.pods);
     Ok(inputs)
 }
 
@@ -121,37 +183,42 @@ async fn secret(
     field: &'static str,
     reference: &CredentialsSecretRef,
 ) -> Result<Result<Found, Problem>, Error> {
+    let keys = [&reference.username_key, &reference.password_key];
+    let found = secret_texts(target, scope, area, field, &reference.name, keys).await?;
+    Ok(found.map(|([user, password], version)| Found {
+        credentials: external::Credentials { user, password: password.into(), field, secret: reference.name.to_string() },
+        mounted: MountedSecret::user(folder, reference, version),
+    }))
+}
+
+/// The texts under `keys`, with the Secret's uid and resourceVersion.
+async fn secret_texts<const N: usize>(
+    target: &Target,
+    scope: &Scope,
+    area: Area,
+    field: &str,
+    name: &ObjectName,
+    keys: [&DataKey; N],
+) -> Result<Result<([String; N], String), Problem>, Error> {
     let api: Api<Secret> = Api::namespaced(scope.shared.client.clone(), &target.namespace);
     let missing = |message: String| Ok(Err(Problem::waiting(area, Reason::SecretMissing, field, message)));
-    let found = match refused(api.get_opt(reference.name.as_str()).await, "a Secret", area, field)? {
+    let found = match refused(api.get_opt(name.as_str()).await, "a Secret", area, field)? {
         Ok(found) => found,
         Err(problem) => return Ok(Err(problem)),
     };
     let Some(secret) = found else {
-        let (name, namespace) = (&reference.name, &target.namespace);
-        return missing(format!(
-            "no Secret \"{name}\" in namespace \"{namespace}\"; create it: kubectl create secret generic {name} -n {namespace} --from-literal={}=.. --from-literal={}=..",
-            reference.username_key, reference.password_key
-        ));
+        let namespace = &target.namespace;
+        let literals: String = keys.iter().map(|key| format!(" --from-literal={key}=..")).collect();
+        return missing(format!("no Secret \"{name}\" in namespace \"{namespace}\"; create it: kubectl create secret generic {name} -n {namespace}{literals}"));
     };
     let version = version(&secret.metadata);
     let data = secret.data.unwrap_or_default();
     let text = |key: &DataKey| data.get(key.as_str()).and_then(|value| String::from_utf8(value.0.clone()).ok());
-    let (Some(user), Some(password)) = (text(&reference.username_key), text(&reference.password_key)) else {
-        let wanted = if text(&reference.username_key).is_none() { &reference.username_key } else { &reference.password_key };
+    if let Some(wanted) = keys.into_iter().find(|key| text(key).is_none()) {
         let hint = near_miss(wanted.as_str(), data.keys().map(String::as_str));
-        return missing(format!("the Secret \"{}\" has no text under the key \"{wanted}\"{hint}; add it, or name another key", reference.name));
-    };
-    Ok(Ok(Found {
-        credentials: external::Credentials { user, password: password.into(), field, secret: reference.name.to_string() },
-        mounted: build::Credentials {
-            folder,
-            secret: reference.name.clone(),
-            username_key: reference.username_key.clone(),
-            password_key: reference.password_key.clone(),
-            version,
-        },
-    }))
+        return missing(format!("the Secret \"{name}\" has no text under the key \"{wanted}\"{hint}; add it, or name another key"));
+    }
+    Ok(Ok((keys.map(|key| text(key).unwrap_or_default()), version)))
 }
 
 /// A refusal (a Role that lacks a rule) concerns what was asked for alone; an API server that cannot answer concerns everything.
@@ -214,35 +281,41 @@ fn version(metadata: &kube::api::ObjectMeta) -> String {
     format!("{}.{}", metadata.uid.as_deref().unwrap_or_default(), metadata.resource_version.as_deref().unwrap_or_default())
 }
 
-/// The Deployments: from the cache, and where it has none, from the API server, since one without our label is not in the cache.
-async fn deployments(target: &Target, scope: &Scope, inputs: &mut Inputs) -> Result<(), Error> {
-    let api: Api<Deployment> = Api::namespaced(scope.shared.client.clone(), &target.namespace);
+/// What stands under the names of a pipeline's objects of a kind, and those of ours that no item has any more.
+type Standing<K> = (BTreeMap<(Kind, ItemName), Live<K>>, Vec<Arc<K>>);
+
+/// The objects of a kind: from the cache, and where it has none, from the API server, since one without our label is not in the cache. Those that an item is not
+/// to have (`wanted`) are looked for in the cache only.
+async fn standing<K>(
+    target: &Target,
+    scope: &Scope,
+    cache: &Store<K>,
+    what: &'static str,
+    wanted: impl Fn(Kind, &ItemName) -> bool,
+) -> Result<Standing<K>, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(scope.shared.client.clone(), &target.namespace);
+    let mut standing = BTreeMap::new();
+    let mut names = Vec::new();
     for (kind, name) in items(&target.pipeline) {
         let object = object_name(&target.name, kind, name.as_str());
         let field = if kind == Kind::Query { "spec.queries" } else { "spec.producers" };
-        let cached = scope.deployments.get(&ObjectRef::new(&object).within(&target.namespace));
-        let found = match cached {
-            Some(cached) => Some(cached),
-            None => match refused(api.get_opt(&object).await, "a Deployment", Area::Workers, field)? {
-                Ok(found) => found.map(Arc::new),
-                Err(problem) => {
-                    inputs.deployments.insert((kind, name.clone()), Live::Unread(problem));
-                    continue;
-                }
+        let live = match cache.get(&ObjectRef::new(&object).within(&target.namespace)) {
+            Some(cached) => Live::of(Some(cached), target),
+            None if wanted(kind, name) => match refused(api.get_opt(&object).await, what, Area::Workers, field)? {
+                Ok(found) => Live::of(found.map(Arc::new), target),
+                Err(problem) => Live::Unread(problem),
             },
-        };
-        let live = match found {
             None => Live::Absent,
-            Some(found) if is_ours(&found, target) => Live::Ours(found),
-            Some(_) => Live::Foreign,
         };
-        inputs.deployments.insert((kind, name.clone()), live);
+        standing.insert((kind, name.clone()), live);
+        names.push(object);
     }
-    let wanted: Vec<String> = items(&target.pipeline).map(|(kind, name)| object_name(&target.name, kind, name.as_str())).collect();
-    let ours =
-        scope.deployments.state_filter(|deployment| deployment.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && is_ours(deployment, target));
-    inputs.leftover = ours.into_iter().filter(|deployment| !deployment.metadata.name.as_ref().is_some_and(|name| wanted.contains(name))).collect();
-    Ok(())
+    let ours = cache.state_filter(|object| object.meta().namespace.as_deref() == Some(target.namespace.as_str()) && is_ours(object, target));
+    let leftover = ours.into_iter().filter(|object| !object.meta().name.as_ref().is_some_and(|name| names.contains(name))).collect();
+    Ok((standing, leftover))
 }
 
 /// All queries and producers.
@@ -252,8 +325,8 @@ pub fn items(pipeline: &TradingPipeline) -> impl Iterator<Item = (Kind, &ItemNam
 }
 
 /// Whether its controller is this very pipeline, not one of the same name before it.
-fn is_ours(deployment: &Deployment, target: &Target) -> bool {
-    deployment.meta().owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == target.uid)
+fn is_ours<K: Resource>(object: &K, target: &Target) -> bool {
+    object.meta().owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == target.uid)
 }
 
 #[cfg(test)]

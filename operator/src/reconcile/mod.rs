@@ -5,9 +5,9 @@ pub mod build;
 pub mod check_query;
 pub mod dereference;
 mod invalid;
-mod lookup;
 pub mod plan;
 pub mod pods;
+pub mod runs;
 pub mod status;
 pub mod systems;
 pub mod validate;
@@ -128,7 +128,7 @@ async fn pipeline_to_spec(target: &Target, scope: &Scope) -> Result<Action, Erro
     let shared = &scope.shared;
     let inputs = dereference::dereference(target, scope).await?; //                                       IO: Secrets, ConfigMaps, Deployments
     let validated = shared.validated.get_or(&target.uid, target.generation, || validate::validate(&target.pipeline.spec));
-    let systems = Box::pin(systems::bring_up(target, &validated, &inputs, scope)).await?; //              IO: topics, keyspaces, tables, views
+    let systems = Box::pin(systems::bring_up(target, &validated, &inputs, scope)).await?; //              IO: topics, keyspaces, tables, views, collections
     systems::remember(target, &systems, scope).await?; //                                                 IO: what was created
     let known = shared.statuses.current(target).await;
     let plans = plan::plan(target, &shared.options, &shared.cluster_id, &validated, &inputs, &systems, &known);

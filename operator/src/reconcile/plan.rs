@@ -1,18 +1,20 @@
-//! Step 4 (pure): which Deployments the pipeline is to have. A query runs when its own topic, dead-letter topic and table are there and its Secret is read;
+//! Step 4 (pure): which Deployments and CronJobs the pipeline is to have. A query runs when its own topic, dead-letter topic and sink are there and its Secret is read;
 //! one that lacks something, or whose store does not answer, keeps the Deployment that it has, untouched.
 
 use tapeline_api::TradingPipelineSpec;
 use tapeline_api::names::{ItemName, SqlName};
 use tapeline_api::pipeline::producers::Producer;
-use tapeline_api::pipeline::queries::Query;
+use tapeline_api::pipeline::queries::{Query, Target as SinkTarget};
 use tapeline_api::pipeline::status::{ResourceKind, TradingPipelineStatus};
+use tapeline_api::progress::PROGRESS_TOPIC;
 
 use super::Target;
+use super::build::cron_job::LONGEST_NAME;
 use super::build::settings::{self, Identity};
-use super::build::{Credentials, Kind, Workload, resources};
+use super::build::{Kind, MountedSecret, Timed, Workload, object_name, resources};
 use super::check_query;
 use super::dereference::{Found, Inputs, Live};
-use super::systems::{System, Systems};
+use super::systems::{LookedUp, System, Systems};
 use super::validate::{ValidQuery, Validated};
 use crate::external::{NodeState, RefusalReason};
 use crate::options::Options;
@@ -35,13 +37,15 @@ pub struct ItemPlan {
     pub invalid: Option<String>,
 }
 
-/// What is to be done about an item's Deployment.
+/// What is to be done about an item's Deployment or CronJob.
 #[derive(Debug)]
 pub enum Step {
     /// It is to be there, like this.
     Run(Box<Workload>),
     /// It is to be gone.
     Stop,
+    /// It is suspended, and what its CronJob is built from cannot be read: there is to be no new run.
+    Pause,
     /// It is left as it is, since something that it needs is not there: says what.
     Leave(String),
 }
@@ -96,36 +100,65 @@ impl Pipeline<'_> {
         let field = format!("spec.producers[{index}]");
         let invalid = validated.producer_problems.get(&producer.name).and_then(|problems| problems.first()).map(ToString::to_string);
         let mut item = self.item(Kind::Producer, &producer.name, field, invalid);
-        if self.spec.suspend || producer.suspend {
-            item.step = Step::Stop;
-        } else if validated.producers.contains(&producer.name) {
-            item.step = match self.producer_workload(producer, &mut item.problems) {
-                Ok(workload) => self.guard_name(&mut item.problems, &item.field, workload),
-                Err(awaited) => Step::Leave(awaited),
-            };
+        let suspended = self.spec.suspend || producer.suspend;
+        if suspended {
+            // The runs of a CronJob would go with it, and when the last one was.
+            item.step = if producer.schedule.is_some() { Step::Pause } else { Step::Stop };
+        }
+        if let (None, Some(problem)) = (&item.invalid, self.name_too_long(&item.field, producer)) {
+            let said = problem.to_string();
+            item.problems.push(problem);
+            if !suspended {
+                item.step = Step::Leave(said.clone());
+            }
+            item.invalid = Some(said);
+        } else if validated.producers.contains(&producer.name) && (!suspended || producer.schedule.is_some()) {
+            let mut problems = Vec::new();
+            match self.producer_workload(producer, &mut problems) {
+                Ok(workload) => item.step = self.guard_name(&mut problems, &item.field, workload),
+                Err(_) if suspended => return item,
+                Err(awaited) => item.step = Step::Leave(awaited),
+            }
+            item.problems.extend(problems);
         }
         item
     }
 
+    /// A CronJob's name has less room than a Deployment's.
+    fn name_too_long(&self, field: &str, producer: &Producer) -> Option<Problem> {
+        let object = object_name(&self.target.name, Kind::Producer, producer.name.as_str());
+        let over = object.len().checked_sub(LONGEST_NAME).filter(|over| *over > 0 && producer.schedule.is_some())?;
+        let message = format!(
+            "its CronJob would be \"{object}\", and Kubernetes takes {LONGEST_NAME} characters for the name of one; give it, or the pipeline, a name that is {over} shorter"
+        );
+        Some(Problem::change(Area::Workers, Reason::InvalidSpec, format!("{field}.name"), message))
+    }
+
     fn item(&self, kind: Kind, name: &ItemName, field: String, invalid: Option<String>) -> ItemPlan {
         let step = Step::Leave(invalid.clone().unwrap_or_else(|| "its stream is not valid".to_owned()));
-        let problems = match self.inputs.deployments.get(&(kind, name.clone())) {
-            Some(Live::Unread(problem)) => vec![problem.clone()],
-            _ => Vec::new(),
-        };
+        let key = (kind, name.clone());
+        let unread = [self.inputs.deployments.get(&key).and_then(Live::unread), self.inputs.cron_jobs.get(&key).and_then(Live::unread)];
+        let problems = unread.into_iter().flatten().cloned().collect();
         ItemPlan { kind, name: name.clone(), field, step, problems, invalid }
     }
 
-    /// A Deployment of that name which is not ours, or may not be, is never touched.
+    /// A Deployment or CronJob of that name which is not ours, or may not be, is never touched.
     fn guard_name(&self, problems: &mut Vec<Problem>, field: &str, workload: Workload) -> Step {
-        match self.inputs.deployments.get(&(workload.kind, workload.name.clone())) {
-            Some(Live::Foreign) => {}
-            Some(Live::Unread(problem)) => return Step::Leave(problem.to_string()),
-            Some(Live::Absent | Live::Ours(_)) | None => return Step::Run(Box::new(workload)),
+        let key = (workload.kind, workload.name.clone());
+        let (deployment, cron_job) = (self.inputs.deployments.get(&key), self.inputs.cron_jobs.get(&key));
+        let (unread, foreign, what) = match &workload.schedule {
+            None => (deployment.and_then(Live::unread), deployment.is_some_and(Live::is_foreign), "Deployment"),
+            Some(_) => (cron_job.and_then(Live::unread), cron_job.is_some_and(Live::is_foreign), "CronJob"),
+        };
+        if let Some(problem) = unread {
+            return Step::Leave(problem.to_string());
+        }
+        if !foreign {
+            return Step::Run(Box::new(workload));
         }
         let object = workload.object_name(&self.target.name);
         let message = format!(
-            "a Deployment \"{object}\" exists that does not belong to this pipeline; it is left alone: rename the {}, or delete it",
+            "a {what} \"{object}\" exists that does not belong to this pipeline; it is left alone: rename the {}, or delete it",
             workload.kind.as_str()
         );
         problems.push(Problem::waiting(Area::Workers, Reason::NameTaken, format!("{field}.name"), message.clone()));
@@ -140,34 +173,12 @@ impl Pipeline<'_> {
         if let Some(dead_letters) = &stream.dead_letter_topic {
             self.topic(dead_letters.as_str())?;
         }
-        let mut credentials = Vec::new();
-        if let (Some(sink), Some(cassandra)) = (&query.sink.cassandra, &self.spec.cassandra) {
-            let wanted = Wanted {
-                system: self.systems.cassandra.as_ref(),
-                kind: ResourceKind::CassandraTable,
-                schema: &cassandra.keyspace,
-                table: &sink.table,
-                declared: cassandra.tables.iter().map(|table| table.name.as_str()).collect(),
-                query: field,
-                store: "cassandra",
-            };
-            self.table(&wanted, valid, problems)?;
-            credentials.extend(mounted(self.inputs.cassandra.as_ref())?);
-        } else if let (Some(sink), Some(mysql)) = (&query.sink.mysql, &self.spec.mysql) {
-            let wanted = Wanted {
-                system: self.systems.mysql.as_ref(),
-                kind: ResourceKind::MySQLTable,
-                schema: &mysql.database,
-                table: &sink.table,
-                declared: mysql.tables.iter().map(|table| table.name.as_str()).collect(),
-                query: field,
-                store: "mysql",
-            };
-            self.table(&wanted, valid, problems)?;
+        let mut credentials = self.sink(field, query, valid, problems)?;
+        if !valid.references.is_empty() && query.sink.mysql.is_none() {
             credentials.extend(mounted(self.inputs.mysql.as_ref())?);
         }
         let incarnation = self.status.topics.iter().find(|topic| topic.name == stream.topic).and_then(|topic| topic.incarnation).unwrap_or(0);
-        let settings = settings::worker(self.identity, self.spec, query, stream, incarnation).ok_or("its sink is not valid")?;
+        let settings = settings::worker(self.identity, self.spec, query, stream, &valid.references, incarnation).ok_or("its sink is not valid")?;
         let exclusive =
             serde_json::to_string(&(&settings.sql, &settings.sink, &settings.stream.topic, settings.topic_incarnation, &settings.kafka, &settings.group_id));
         let workers = self.spec.workers.as_ref();
@@ -182,14 +193,27 @@ impl Pipeline<'_> {
             resources: resources(query.resources.as_ref(), workers.and_then(|workers| workers.resources.as_ref())),
             replicas: query.scale.as_ref().map_or(1, |scale| scale.replicas),
             exclusive: exclusive.unwrap_or_default(),
+            schedule: None,
         })
     }
 
     /// # Errors
     /// What is awaited, in words.
     fn producer_workload(&self, producer: &Producer, problems: &mut Vec<Problem>) -> Result<Workload, String> {
-        self.topic(producer.topic.as_str())?;
+        for (_, topic) in producer.topics() {
+            self.topic(topic.as_str())?;
+        }
         let mut credentials = Vec::new();
+        for secret in self.inputs.secrets.get(&producer.name).into_iter().flatten() {
+            match secret {
+                Ok(secret) => credentials.push(secret.clone()),
+                Err(problem) => problems.push(problem.clone()),
+            }
+        }
+        // All of them are named, not one after the other.
+        if let Some(problem) = problems.iter().find(|problem| problem.reason == Reason::SecretMissing || problem.reason == Reason::KubernetesRefused) {
+            return Err(problem.to_string());
+        }
         if settings::needs_symbols(producer) {
             self.symbols(producer)?;
             credentials.extend(mounted(self.inputs.mysql.as_ref())?);
@@ -215,6 +239,12 @@ impl Pipeline<'_> {
             resources: resources(producer.resources.as_ref(), workers.and_then(|workers| workers.resources.as_ref())),
             replicas: 1,
             exclusive: String::new(),
+            schedule: producer.schedule.as_ref().map(|schedule| Timed {
+                cron: schedule.cron.clone(),
+                time_zone: schedule.time_zone.clone(),
+                suspend: self.spec.suspend || producer.suspend,
+                time_limit: schedule.time_limit.get(),
+            }),
         })
     }
 
@@ -223,7 +253,7 @@ impl Pipeline<'_> {
         let simulate = source.simulate.as_ref().map(|simulate| &simulate.symbols_from);
         let symbols = simulate.or_else(|| source.replay.as_ref().and_then(|replay| replay.symbols_from.as_ref()));
         let (Some(symbols), Some(mysql)) = (symbols, &self.spec.mysql) else { return Ok(()) };
-        let system = self.systems.mysql.as_ref();
+        let system = self.systems.of(Area::MySql);
         if system.is_some_and(|system| system.looked_up.contains_key(&symbols.mysql.table)) {
             // Nobody here declares it: the producer looks itself, and waits for it.
             return Ok(());
@@ -232,20 +262,54 @@ impl Pipeline<'_> {
     }
 
     fn topic(&self, name: &str) -> Result<(), String> {
-        usable(Some(&self.systems.kafka), ResourceKind::Topic, name)
+        usable(self.systems.of(Area::Topics), ResourceKind::Topic, name)
     }
 
-    /// A table that is declared is there when its node is; one that nobody here declares was looked up, and is compared with the query now.
-    fn table(&self, wanted: &Wanted<'_>, valid: &ValidQuery, problems: &mut Vec<Problem>) -> Result<(), String> {
-        let Some(looked_up) = wanted.system.and_then(|system| system.looked_up.get(wanted.table)) else {
-            return usable(wanted.system, wanted.kind, &wanted.name());
+    /// What a query writes to is there; gives the Secrets of its pods.
+    ///
+    /// # Errors
+    /// What is awaited, in words.
+    fn sink(&self, field: &str, query: &Query, valid: &ValidQuery, problems: &mut Vec<Problem>) -> Result<Vec<MountedSecret>, String> {
+        let Some(target) = query.sink.target() else { return Err("its sink is not valid".to_owned()) };
+        let (wanted, secret) = match target {
+            SinkTarget::Blackhole => return Ok(Vec::new()),
+            SinkTarget::Kafka(sink) => {
+                self.topic(sink.topic.as_str())?;
+                self.topic(PROGRESS_TOPIC)?;
+                return Ok(Vec::new());
+            }
+            SinkTarget::Cassandra(sink) => {
+                let cassandra = self.spec.cassandra.as_ref().ok_or("its sink is not valid")?;
+                let declared = cassandra.tables.iter().map(|table| &table.name).collect();
+                (Wanted { store: &CASSANDRA, schema: &cassandra.keyspace, name: &sink.table, declared, query: field }, &self.inputs.cassandra)
+            }
+            SinkTarget::MySql(sink) => {
+                let mysql = self.spec.mysql.as_ref().ok_or("its sink is not valid")?;
+                let declared = mysql.tables.iter().map(|table| &table.name).collect();
+                (Wanted { store: &MYSQL, schema: &mysql.database, name: &sink.table, declared, query: field }, &self.inputs.mysql)
+            }
+            SinkTarget::MongoDb(sink) => {
+                let mongodb = self.spec.mongodb.as_ref().ok_or("its sink is not valid")?;
+                let declared = mongodb.collections.iter().map(|collection| &collection.name).collect();
+                (Wanted { store: &MONGODB, schema: &mongodb.database, name: &sink.collection, declared, query: field }, &self.inputs.mongodb)
+            }
         };
-        let found: Vec<Problem> = match looked_up {
-            Some(columns) => check_query::mismatches(&valid.checked, wanted.table.as_str(), columns)
+        self.is_there(&wanted, valid, problems)?;
+        Ok(mounted(secret.as_ref())?.into_iter().collect())
+    }
+
+    /// What is declared is there when its node is; what nobody here declares was looked up, and is compared with the query now.
+    fn is_there(&self, wanted: &Wanted<'_>, valid: &ValidQuery, problems: &mut Vec<Problem>) -> Result<(), String> {
+        let system = self.systems.of(wanted.store.area);
+        let found: Vec<Problem> = match system.and_then(|system| system.looked_up.get(wanted.name)) {
+            None => return usable(system, wanted.store.kind, &wanted.full_name()),
+            Some(LookedUp::Collection) => Vec::new(),
+            Some(LookedUp::Table(columns)) => check_query::mismatches(&valid.checked, wanted.name.as_str(), columns)
                 .into_iter()
                 .map(|finding| Problem::waiting(Area::Workers, Reason::TableMissing, format!("{}.sql", wanted.query), finding))
                 .collect(),
-            None => vec![wanted.missing()],
+            Some(LookedUp::Missing) => vec![wanted.missing()],
+            Some(LookedUp::Unfit(why)) => vec![wanted.unfit(why)],
         };
         let first = found.first().map(ToString::to_string);
         problems.extend(found);
@@ -253,27 +317,49 @@ impl Pipeline<'_> {
     }
 }
 
-/// A table that a query writes to.
-struct Wanted<'a> {
-    system: Option<&'a System>,
+/// How a kind of store is spoken of.
+struct Store {
+    area: Area,
     kind: ResourceKind,
+    /// Its member of `spec` and of `sink`.
+    member: &'static str,
+    /// What a query writes to: the member of the sink; with an s, that of the store.
+    noun: &'static str,
+}
+
+const CASSANDRA: Store = Store { area: Area::Cassandra, kind: ResourceKind::CassandraTable, member: "cassandra", noun: "table" };
+const MYSQL: Store = Store { area: Area::MySql, kind: ResourceKind::MySQLTable, member: "mysql", noun: "table" };
+const MONGODB: Store = Store { area: Area::MongoDb, kind: ResourceKind::MongoDBCollection, member: "mongodb", noun: "collection" };
+
+/// A table or collection that a query writes to.
+struct Wanted<'a> {
+    store: &'static Store,
     schema: &'a SqlName,
-    table: &'a SqlName,
-    declared: Vec<&'a str>,
+    name: &'a SqlName,
+    declared: Vec<&'a SqlName>,
     query: &'a str,
-    store: &'static str,
 }
 
 impl Wanted<'_> {
-    fn name(&self) -> String {
-        format!("{}.{}", self.schema, self.table)
+    fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+
+    fn field(&self) -> String {
+        format!("{}.sink.{}.{}", self.query, self.store.member, self.store.noun)
     }
 
     fn missing(&self) -> Problem {
-        let hint = near_miss(self.table.as_str(), self.declared.iter().copied());
+        let Store { member, noun, .. } = self.store;
+        let hint = near_miss(self.name.as_str(), self.declared.iter().map(|name| name.as_str()));
         let message =
-            format!("there is no table \"{}\", and the pipeline declares none{hint}; declare it under spec.{}.tables, or create it", self.name(), self.store);
-        Problem::waiting(Area::Workers, Reason::TableMissing, format!("{}.sink.{}.table", self.query, self.store), message)
+            format!("there is no {noun} \"{}\", and the pipeline declares none{hint}; declare it under spec.{member}.{noun}s, or create it", self.full_name());
+        Problem::waiting(Area::Workers, Reason::TableMissing, self.field(), message)
+    }
+
+    fn unfit(&self, why: &str) -> Problem {
+        let message = format!("{} \"{}\" {why}; put that right, or name another one", self.store.noun, self.full_name());
+        Problem::waiting(Area::Workers, Reason::ResourceConflict, self.field(), message)
     }
 }
 
@@ -297,10 +383,14 @@ fn usable(system: Option<&System>, kind: ResourceKind, name: &str) -> Result<(),
     }
 }
 
-fn mounted(found: Option<&Result<Found, Problem>>) -> Result<Option<Credentials>, String> {
+fn mounted(found: Option<&Result<Found, Problem>>) -> Result<Option<MountedSecret>, String> {
     match found {
         None => Ok(None),
         Some(Ok(found)) => Ok(Some(found.mounted.clone())),
         Some(Err(problem)) => Err(problem.to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

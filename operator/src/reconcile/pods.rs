@@ -9,23 +9,57 @@ use tapeline_api::names::ItemName;
 use super::Target;
 use super::build::{Kind, PIPELINE_LABEL};
 
-/// For each query and producer the reasons why pods of it do not start, each once.
-#[must_use]
-pub fn waiting(target: &Target, pods: &Store<Pod>) -> BTreeMap<(Kind, ItemName), Vec<String>> {
-    let mut found: BTreeMap<(Kind, ItemName), BTreeSet<String>> = BTreeMap::new();
-    for pod in pods.state_filter(|pod| pod.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && label(pod, PIPELINE_LABEL) == Some(&target.name))
-    {
-        if let Some(item) = item(&pod) {
-            found.entry(item).or_default().extend(reason(&pod));
-        }
-    }
-    found.into_iter().map(|(item, reasons)| (item, reasons.into_iter().collect())).collect()
+/// The pods of a query or producer that have not ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Why some do not start, each reason once.
+    pub stuck: BTreeSet<String>,
+    /// Whether one of them has a node.
+    pub placed: bool,
 }
 
-/// Whether there is still a pod of the pipeline.
+impl Standing {
+    fn add(&mut self, pod: &Pod) {
+        self.stuck.extend(reason(pod));
+        self.placed |= pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    }
+
+    /// Why those of a scheduled producer do not start. Beside another one they are meant to find no node.
+    pub fn stuck_alone(&self) -> impl Iterator<Item = &str> {
+        self.stuck.iter().map(String::as_str).filter(|reason| !self.placed || !reason.starts_with(UNSCHEDULABLE))
+    }
+}
+
+const UNSCHEDULABLE: &str = "Unschedulable";
+
+/// The pods of each query and producer that have not ended.
+#[must_use]
+pub fn standing(target: &Target, pods: &Store<Pod>) -> BTreeMap<(Kind, ItemName), Standing> {
+    let mut found: BTreeMap<(Kind, ItemName), Standing> = BTreeMap::new();
+    for pod in pods.state_filter(|pod| pod.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && label(pod, PIPELINE_LABEL) == Some(&target.name))
+    {
+        if let Some(item) = item(&pod).filter(|_| !has_ended(&pod)) {
+            found.entry(item).or_default().add(&pod);
+        }
+    }
+    found
+}
+
+/// Whether there is still a pod of the pipeline, other than one that a run left behind: that one stays as long as its Job does.
 #[must_use]
 pub fn any(target: &Target, pods: &Store<Pod>) -> bool {
-    pods.find(|pod| pod.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && label(pod, PIPELINE_LABEL) == Some(&target.name)).is_some()
+    let is_ours = |pod: &Pod| pod.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && label(pod, PIPELINE_LABEL) == Some(&target.name);
+    pods.find(|pod| is_ours(pod) && !is_left_behind(pod)).is_some()
+}
+
+fn is_left_behind(pod: &Pod) -> bool {
+    has_ended(pod) && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether it has ended for good.
+#[must_use]
+pub fn has_ended(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
 }
 
 /// Whose pod it is.
@@ -52,7 +86,7 @@ fn reason(pod: &Pod) -> Option<String> {
     let unscheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(unscheduled) = unscheduled {
         // Only its beginning: what follows are counts of nodes.
-        return Some(format!("{}: no node takes the pod", unscheduled.reason.as_deref().unwrap_or("Unschedulable")));
+        return Some(format!("{}: no node takes the pod", unscheduled.reason.as_deref().unwrap_or(UNSCHEDULABLE)));
     }
     status.container_statuses.iter().flatten().find_map(container)
 }
@@ -70,5 +104,30 @@ fn container(status: &ContainerStatus) -> Option<String> {
         }
         "CreateContainerConfigError" => Some(format!("CreateContainerConfigError: {}", waiting.message.as_deref().unwrap_or_default())),
         other => Some(other.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case("Pending", false)]
+    #[case("Running", false)]
+    #[case("Succeeded", true)]
+    #[case("Failed", true)]
+    fn the_pod_of_a_run_that_is_over_has_ended(#[case] phase: &str, #[case] ended: bool) {
+        let pod = serde_json::from_value(json!({"status": {"phase": phase}})).unwrap();
+        assert_eq!((has_ended(&pod), is_left_behind(&pod)), (ended, ended));
+    }
+
+    /// As one of a Deployment that was deleted does for a moment.
+    #[test]
+    fn a_pod_that_has_ended_and_is_being_deleted_is_still_there() {
+        let pod = serde_json::from_value(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Succeeded"}})).unwrap();
+        assert_eq!((has_ended(&pod), is_left_behind(&pod)), (true, false));
     }
 }

@@ -1,12 +1,14 @@
 //! Everything that talks to Kafka: [`tail`] reads what the topic holds, [`sender`] writes, [`hint`] remembers beside the topic, [`barrier`] settles what a
-//! predecessor left under way. Here: how clients are configured, and what their errors mean to a user.
+//! predecessor left under way; [`live`] writes for sources outside, which have no ticks. Here: how clients are configured, and what their errors mean to a user.
 
 pub mod barrier;
 pub mod hint;
+pub mod live;
 pub mod sender;
 pub mod tail;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
@@ -14,7 +16,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tapeline_api::report::{Problem, ProblemClass};
-use tapeline_api::settings::{KafkaSettings, ProducerSettings};
+use tapeline_api::settings::ProducerSettings;
 
 use crate::halt::{Halt, problem};
 
@@ -113,55 +115,74 @@ fn consumer_config(settings: &ProducerSettings) -> ClientConfig {
         // Not read_committed: our messages are in no transaction, and behind somebody else's open one they would be overlooked and sent again.
         ("isolation.level", "read_uncommitted"),
     ];
-    let mut config = config(&settings.kafka, settings, PREFERRED, NEEDED);
+    let mut config = config(settings, PREFERRED, NEEDED);
     config.set("group.id", hint::group(settings));
     config
 }
 
 /// The brokers as they are needed for writing.
 fn producer_config(settings: &ProducerSettings) -> ClientConfig {
-    const PREFERRED: &[(&str, &str)] = &[
-        ("linger.ms", "5"),
-        ("compression.type", "lz4"),
-        // Smaller than the default of 1 MB, since librdkafka does not split a batch that a topic with a lower limit refuses.
-        ("batch.size", "262144"),
-    ];
-    const NEEDED: &[(&str, &str)] = &[
-        ("enable.idempotence", "true"),
-        ("acks", "all"),
-        // One request at a time: what a process that was killed left under way at a broker is then at most the request being worked on, which the barrier waits
-        // for, and nothing behind it. A million messages to one broker take as long as with 5 (12 s, measured), as batches grow while one is under way.
-        ("max.in.flight.requests.per.connection", "1"),
-        // For ever: an outage is waited out, and the order is kept.
-        ("message.timeout.ms", "0"),
-        // The broker decides what is too large, by the topic's own limit.
-        ("message.max.bytes", "67108864"),
-        // Above what `sender` lets be under way, which therefore alone decides.
-        ("queue.buffering.max.messages", "100000"),
-        ("queue.buffering.max.kbytes", "131072"),
-        // A topic that is deleted while we write is the operator's to create again, with the partitions that it should have.
-        ("allow.auto.create.topics", "false"),
-        ("delivery.report.only.error", "false"),
-    ];
-    config(&settings.kafka, settings, PREFERRED, NEEDED)
+    config(settings, WRITING_PREFERRED, WRITING_NEEDED)
+}
+
+const WRITING_PREFERRED: &[(&str, &str)] = &[
+    ("linger.ms", "5"),
+    ("compression.type", "lz4"),
+    // Smaller than the default of 1 MB, since librdkafka does not split a batch that a topic with a lower limit refuses.
+    ("batch.size", "262144"),
+    // As Java's clients do it: equal keys meet in one partition, whoever wrote them.
+    ("partitioner", "murmur2_random"),
+];
+const WRITING_NEEDED: &[(&str, &str)] = &[
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    // One request at a time: what a process that was killed left under way at a broker is then at most the request being worked on, which the barrier waits
+    // for, and nothing behind it. A million messages to one broker take as long as with 5 (12 s, measured), as batches grow while one is under way.
+    ("max.in.flight.requests.per.connection", "1"),
+    // For ever: an outage is waited out, and the order is kept.
+    ("message.timeout.ms", "0"),
+    // The broker decides what is too large, by the topic's own limit.
+    ("message.max.bytes", "67108864"),
+    // Above what is let be under way by whoever sends, who therefore alone decides.
+    ("queue.buffering.max.messages", "100000"),
+    ("queue.buffering.max.kbytes", "131072"),
+    // A topic that is deleted while we write is the operator's to create again, with the partitions that it should have.
+    ("allow.auto.create.topics", "false"),
+    ("delivery.report.only.error", "false"),
+];
+
+/// A pipeline's brokers, for this producer.
+fn config(settings: &ProducerSettings, preferred: &[(&str, &str)], needed: &[(&str, &str)]) -> ClientConfig {
+    let client_id = settings.identity();
+    let common = [("client.id", client_id.as_str()), ("reconnect.backoff.max.ms", "2000"), ("socket.keepalive.enable", "true")];
+    let preferred: Vec<_> = preferred.iter().copied().chain(common).collect();
+    let wished = settings.kafka.client_properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut config = merge(&settings.kafka.bootstrap_servers, &preferred, wished, needed);
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// The brokers as somebody who writes by hand needs them: as a producer does, but what is not acknowledged in time is given up.
+pub(crate) fn console_config<'a>(brokers: &str, wished: impl Iterator<Item = (&'a str, &'a str)>, patience: Duration) -> ClientConfig {
+    let preferred: Vec<_> = WRITING_PREFERRED.iter().copied().chain([("client.id", "tapeline-console")]).collect();
+    let mut config = merge(brokers, &preferred, wished, WRITING_NEEDED);
+    config.set("message.timeout.ms", patience.as_millis().clamp(1, 2_147_483_647).to_string()).set_log_level(RDKafkaLogLevel::Warning);
+    config
 }
 
 /// What users set wins over what is only preferred, and what is needed for being right wins over both.
-fn config(kafka: &KafkaSettings, settings: &ProducerSettings, preferred: &[(&str, &str)], needed: &[(&str, &str)]) -> ClientConfig {
-    let common = [("client.id", settings.identity()), ("reconnect.backoff.max.ms", "2000".to_owned()), ("socket.keepalive.enable", "true".to_owned())];
-    let mut merged: BTreeMap<&str, &str> = preferred.iter().copied().chain(common.iter().map(|(name, value)| (*name, value.as_str()))).collect();
-    merged.extend(kafka.client_properties.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+fn merge<'a>(brokers: &str, preferred: &[(&'a str, &'a str)], wished: impl Iterator<Item = (&'a str, &'a str)>, needed: &[(&'a str, &'a str)]) -> ClientConfig {
+    let mut merged: BTreeMap<&str, &str> = preferred.iter().copied().chain(wished).collect();
     // The aliases would set the same thing twice.
     for alias in ["metadata.broker.list", "request.required.acks", "max.in.flight", "delivery.timeout.ms"] {
         merged.remove(alias);
     }
     merged.extend(needed.iter().copied());
-    merged.insert("bootstrap.servers", &kafka.bootstrap_servers);
     let mut config = ClientConfig::new();
     for (name, value) in merged {
         config.set(name, value);
     }
-    config.set_log_level(RDKafkaLogLevel::Info);
+    config.set("bootstrap.servers", brokers);
     config
 }
 
@@ -182,7 +203,7 @@ impl ClientContext for LogLines {
 
 impl ConsumerContext for LogLines {}
 
-fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
+pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => tracing::error!(target: "librdkafka", facility, "{line}"),
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{line}"),
@@ -208,7 +229,10 @@ mod tests {
         let get = |name| config.get(name);
         assert_eq!((get("linger.ms"), get("client.rack"), get("acks")), (Some("50"), Some("a"), Some("all")));
         assert_eq!((get("delivery.timeout.ms"), get("message.timeout.ms"), get("client.id")), (None, Some("0"), Some("shop/market/history")));
+        assert_eq!(get("partitioner"), Some("murmur2_random"), "equal keys meet, whichever source wrote them");
         assert_eq!(consumer_config(&settings).get("group.id"), Some("shop.market.history.producer"));
+        settings.kafka.client_properties.insert("partitioner".to_owned(), "fnv1a".to_owned());
+        assert_eq!(producer_config(&settings).get("partitioner"), Some("fnv1a"));
     }
 
     #[test]

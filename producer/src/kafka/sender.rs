@@ -137,6 +137,8 @@ impl Sender {
                 let ledger = self.books.ledger();
                 (ledger.acknowledged(), ledger.in_flight())
             };
+            // Nothing else sets it while nothing is acknowledged.
+            self.books.status.metrics().in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
             let silence = now.duration_since(since);
             if acknowledged != seen || in_flight == 0 {
                 (seen, since) = (acknowledged, now);
@@ -164,10 +166,14 @@ impl Sender {
         for (key, value) in mark.headers() {
             headers = headers.insert(Header { key, value: Some(value.as_str()) });
         }
-        // By turns and not librdkafka's choice, which sticks to a partition for a while: every partition gets its share also of a slow stream.
-        let partition = i32::try_from(message.tick % self.partitions.load(Ordering::Relaxed)).unwrap_or(0);
         let opaque = Box::new(Sent { tick: message.tick, stamp, records: message.records });
-        let record = BaseRecord::<(), [u8], _>::with_opaque_to(&self.topic, opaque).partition(partition).payload(&message.payload).headers(headers);
+        let record = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, opaque).payload(&message.payload).headers(headers);
+        let record = match &message.key {
+            // By the partitioner of the settings.
+            Some(key) => record.key(key.as_slice()),
+            // By turns and not librdkafka's choice, which sticks to a partition for a while: every partition gets its share also of a slow stream.
+            None => record.partition(i32::try_from(message.tick % self.partitions.load(Ordering::Relaxed)).unwrap_or(0)),
+        };
         self.producer.send(record).map_err(|(error, _)| {
             self.books.ledger().take_back(bytes);
             error
@@ -269,3 +275,7 @@ impl Drop for Sender {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "sender_tests.rs"]
+mod tests;

@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use tapeline_api::names::SqlName;
 use tapeline_api::pipeline::producers::{Replay as Wish, Speed};
 use tapeline_api::report::ProblemClass;
 use tokio::time::Instant;
 
+use super::{Needs, Source};
 use crate::bars::{self, Day};
 use crate::halt::{Halt, problem};
 use crate::kafka::Fault;
@@ -99,73 +100,6 @@ impl Replay {
         Self { wish, trades_per_bar, days, ticks, trades, round_ms: span + DAY_MS, symbols: None, split: None }
     }
 
-    /// How many ticks there are in all; none for a replay that begins again.
-    #[must_use]
-    pub const fn goal(&self) -> Option<u64> {
-        if self.wish.repeat { None } else { Some(self.ticks) }
-    }
-
-    /// The table of symbols that is still needed.
-    #[must_use]
-    pub fn wants_symbols(&self) -> Option<SqlName> {
-        self.wish.symbols_from.as_ref().filter(|_| self.symbols.is_none()).map(|from| from.mysql.table.clone())
-    }
-
-    /// Takes the symbols.
-    pub fn take_symbols(&mut self, symbols: Vec<Symbol>) {
-        let known: HashMap<String, Symbol> = symbols.into_iter().map(|symbol| (symbol.ticker.clone(), symbol)).collect();
-        let recorded = self.days.iter().flat_map(|recorded| &recorded.day.bars).map(|bar| &*bar.ticker);
-        let unknown: HashSet<&str> = recorded.filter(|ticker| !known.contains_key(*ticker)).collect();
-        if !unknown.is_empty() {
-            tracing::warn!(tickers = ?unknown, "symbols without a row in the table: their trades have neither sector nor market_cap");
-        }
-        self.symbols = Some(known);
-    }
-
-    /// Looks whether the topic holds what this replay sends. Going on at tick 1,000 of another recording would neither be that one nor this.
-    pub fn agree(&mut self, position: &Position) -> Result<(), Halt> {
-        let Some(last) = &position.last else { return Ok(()) };
-        let same = last.stamp.check.is_some() && self.message(last.tick).is_some_and(|message| message.check == last.stamp.check);
-        if same {
-            return Ok(());
-        }
-        Err(Halt::Failed(problem(
-            ProblemClass::InvalidSettings,
-            format!(
-                "the topic holds trades that this producer sent from another recording, or split otherwise (tick {}): restore file, tradesPerBar and firstId, \
-                 or give the producer another name, under which it begins with the first bar",
-                last.tick
-            ),
-        )))
-    }
-
-    /// Sends what is missing, at the speed that is asked for.
-    pub async fn run(&mut self, position: &Position, sender: &Sender) -> Result<(), Fault> {
-        let mut clock: Option<(Instant, i64)> = None;
-        let mut tick = position.floor;
-        while self.goal().is_none_or(|goal| tick < goal) {
-            if !position.present.contains_key(&tick) {
-                if let Speed::Factor(factor) = self.wish.speed {
-                    let recorded = self.recorded_ms(tick);
-                    // Against one start, so that what a wait takes too long is made good by the next.
-                    let &mut (start, origin) = clock.get_or_insert_with(|| (Instant::now(), recorded));
-                    let due = start.checked_add(Duration::from_micros(micros(recorded - origin, factor)));
-                    match due {
-                        Some(due) => tokio::time::sleep_until(due).await,
-                        None => std::future::pending().await,
-                    }
-                }
-                let Some(message) = self.message(tick) else { break };
-                sender.send(&message).await?;
-                if tick.is_multiple_of(TURN) {
-                    tokio::task::yield_now().await;
-                }
-            }
-            tick += 1;
-        }
-        sender.settled().await
-    }
-
     /// The message of a tick; nothing once ids are used up.
     pub fn message(&mut self, tick: u64) -> Option<Message> {
         let Place { round, day, trade } = self.place(tick)?;
@@ -200,7 +134,7 @@ impl Replay {
             });
         }
         let payload = serde_json::to_vec(&batch).ok()?;
-        Some(Message { tick, payload, records: bars, last_id, check: Some(check.get()) })
+        Some(Message { tick, key: None, payload, records: bars, last_id, check: Some(check.get()) })
     }
 
     fn place(&self, tick: u64) -> Option<Place> {
@@ -228,6 +162,74 @@ impl Replay {
         let Some(recorded) = self.days.get(day) else { return i64::MAX };
         let rounds = i64::try_from(round).unwrap_or(i64::MAX).saturating_mul(self.round_ms);
         self.created_at(recorded, trade).as_millisecond().saturating_add(rounds)
+    }
+}
+
+impl Source for Replay {
+    /// Looks whether the topic holds what this replay sends. Going on at tick 1,000 of another recording would neither be that one nor this.
+    fn resume(&mut self, position: &mut Position) -> Result<(), Halt> {
+        let Some(last) = &position.last else { return Ok(()) };
+        let same = last.stamp.check.is_some() && self.message(last.tick).is_some_and(|message| message.check == last.stamp.check);
+        if same {
+            return Ok(());
+        }
+        Err(Halt::Failed(problem(
+            ProblemClass::InvalidSettings,
+            format!(
+                "the topic holds trades that this producer sent from another recording, or split otherwise (tick {}): restore file, tradesPerBar and firstId, \
+                 or give the producer another name, under which it begins with the first bar",
+                last.tick
+            ),
+        )))
+    }
+
+    /// Sends what is missing, at the speed that is asked for.
+    fn run<'a>(&'a mut self, position: &'a Position, sender: &'a Sender) -> LocalBoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let mut clock: Option<(Instant, i64)> = None;
+            let mut tick = position.floor;
+            while self.goal().is_none_or(|goal| tick < goal) {
+                if !position.present.contains_key(&tick) {
+                    if let Speed::Factor(factor) = self.wish.speed {
+                        let recorded = self.recorded_ms(tick);
+                        // Against one start, so that what a wait takes too long is made good by the next.
+                        let &mut (start, origin) = clock.get_or_insert_with(|| (Instant::now(), recorded));
+                        let due = start.checked_add(Duration::from_micros(micros(recorded - origin, factor)));
+                        match due {
+                            Some(due) => tokio::time::sleep_until(due).await,
+                            None => std::future::pending().await,
+                        }
+                    }
+                    let Some(message) = self.message(tick) else { break };
+                    sender.send(&message).await?;
+                    if tick.is_multiple_of(TURN) {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                tick += 1;
+            }
+            sender.settled().await
+        })
+    }
+
+    /// None for a replay that begins again.
+    fn goal(&self) -> Option<u64> {
+        if self.wish.repeat { None } else { Some(self.ticks) }
+    }
+
+    fn needs(&self) -> Needs {
+        let symbols = self.wish.symbols_from.as_ref().filter(|_| self.symbols.is_none()).map(|from| from.mysql.table.clone());
+        Needs { last_message: false, symbols }
+    }
+
+    fn take_symbols(&mut self, symbols: Vec<Symbol>) {
+        let known: HashMap<String, Symbol> = symbols.into_iter().map(|symbol| (symbol.ticker.clone(), symbol)).collect();
+        let recorded = self.days.iter().flat_map(|recorded| &recorded.day.bars).map(|bar| &*bar.ticker);
+        let unknown: HashSet<&str> = recorded.filter(|ticker| !known.contains_key(*ticker)).collect();
+        if !unknown.is_empty() {
+            tracing::warn!(tickers = ?unknown, "symbols without a row in the table: their trades have neither sector nor market_cap");
+        }
+        self.symbols = Some(known);
     }
 }
 
@@ -271,10 +273,10 @@ mod tests {
     #[test]
     fn symbols_give_sector_and_market_cap_and_do_not_make_it_another_recording() {
         let mut replay = replay(&serde_json::json!({"file": "x", "tradesPerBar": 1, "symbolsFrom": {"mysql": {"table": "profile"}}}));
-        assert_eq!(replay.wants_symbols().unwrap().as_str(), "profile");
+        assert_eq!(replay.needs().symbols.unwrap().as_str(), "profile");
         let before = replay.message(1).unwrap().check;
         replay.take_symbols(vec![Symbol { ticker: "B".to_owned(), sector: Some("Tech".to_owned()), shares: Some(1000) }]);
-        assert_eq!(replay.wants_symbols(), None);
+        assert_eq!(replay.needs().symbols, None);
         assert_eq!(
             texts(&mut replay, 1..2),
             [r#"[{"id":3,"created_at":"2000-01-05T14:30:00Z","ticker":"B","sector":"Tech","volume":1,"market_cap":8000.0,"price":8.0}]"#]
@@ -329,9 +331,9 @@ mod tests {
             ends: BTreeMap::new(),
         };
         let check = replay.message(6).unwrap().check;
-        assert_eq!(replay.agree(&at(6, check)), Ok(()));
-        for strange in [at(7, check), at(6, None), at(6, check.map(|check| check + 1))] {
-            assert!(matches!(replay.agree(&strange), Err(Halt::Failed(problem)) if problem.class == ProblemClass::InvalidSettings));
+        assert_eq!(replay.resume(&mut at(6, check)), Ok(()));
+        for mut strange in [at(7, check), at(6, None), at(6, check.map(|check| check + 1))] {
+            assert!(matches!(replay.resume(&mut strange), Err(Halt::Failed(problem)) if problem.class == ProblemClass::InvalidSettings));
         }
     }
 

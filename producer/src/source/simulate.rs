@@ -2,15 +2,16 @@
 //! from the prices that the last message in the topic has; so a market is the same however often its producer is restarted.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use jiff::{Timestamp, Unit};
 use serde::Deserialize;
-use tapeline_api::names::SqlName;
 use tapeline_api::pipeline::producers::Simulate as Wish;
 use tokio::time::MissedTickBehavior;
 
+use super::{Needs, Source};
+use crate::halt::Halt;
 use crate::kafka::Fault;
 use crate::kafka::sender::Sender;
 use crate::noise::Noise;
@@ -48,63 +49,6 @@ impl Simulate {
         Self { wish, quotes: Vec::new(), next_id }
     }
 
-    /// The table of symbols, as long as they are needed.
-    #[must_use]
-    pub fn wants_symbols(&self) -> Option<SqlName> {
-        self.quotes.is_empty().then(|| self.wish.symbols_from.mysql.table.clone())
-    }
-
-    /// Takes the symbols and gives each its first price, from 10 to 500.
-    pub fn take_symbols(&mut self, symbols: Vec<Symbol>) {
-        let seed = self.wish.seed.to_le_bytes();
-        self.quotes = symbols
-            .into_iter()
-            .map(|symbol| {
-                let first_price = cents(10.0 + 490.0 * Noise::of(&[b"first price", &seed, symbol.ticker.as_bytes()]).unit());
-                Quote { symbol, first_price, price: first_price }
-            })
-            .collect();
-    }
-
-    /// Goes on behind the last id and with the last prices. Gaps are not filled: a tick of the past is worth nothing.
-    pub fn resume(&mut self, position: &mut Position) {
-        #[derive(Deserialize)]
-        struct Seen {
-            ticker: String,
-            price: f64,
-        }
-
-        position.floor = position.end;
-        position.present.clear();
-        let Some(last) = &position.last else { return };
-        position.before = Some(last.stamp);
-        self.next_id = self.wish.first_id.max(last.stamp.last_id.saturating_add(1));
-        let seen: Vec<Seen> = last.payload.as_deref().and_then(|payload| serde_json::from_slice(payload).ok()).unwrap_or_default();
-        let mut prices: HashMap<String, f64> = seen.into_iter().map(|trade| (trade.ticker, trade.price)).collect();
-        for quote in &mut self.quotes {
-            if let Some(price) = prices.remove(&quote.symbol.ticker) {
-                quote.price = price;
-            }
-        }
-    }
-
-    /// Sends a message at each interval, one at a time: what an outage missed is not made good.
-    pub async fn run(&mut self, position: &Position, sender: &Sender) -> Result<Infallible, Fault> {
-        // An interval of nothing is refused by the resource's rules, and would panic here.
-        let mut clock = tokio::time::interval(self.wish.interval.get().max(Duration::from_millis(1)));
-        clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut tick = position.end;
-        loop {
-            clock.tick().await;
-            let Some(message) = self.message(tick, Timestamp::now()) else {
-                return Err(Fault::Broken("ids are used up".to_owned()));
-            };
-            sender.send(&message).await?;
-            sender.settled().await?;
-            tick += 1;
-        }
-    }
-
     /// The message of the next tick; nothing once ids are used up.
     pub fn message(&mut self, tick: u64, now: Timestamp) -> Option<Message> {
         let created = now.round(Unit::Millisecond).unwrap_or(now).to_string();
@@ -129,7 +73,67 @@ impl Simulate {
         }
         self.next_id = last_id.checked_add(1)?;
         let records = u64::try_from(batch.len()).ok()?;
-        Some(Message { tick, payload: serde_json::to_vec(&batch).ok()?, records, last_id, check: None })
+        Some(Message { tick, key: None, payload: serde_json::to_vec(&batch).ok()?, records, last_id, check: None })
+    }
+}
+
+impl Source for Simulate {
+    /// Goes on behind the last id and with the last prices. Gaps are not filled: a tick of the past is worth nothing.
+    fn resume(&mut self, position: &mut Position) -> Result<(), Halt> {
+        #[derive(Deserialize)]
+        struct Seen {
+            ticker: String,
+            price: f64,
+        }
+
+        position.floor = position.end;
+        position.present.clear();
+        let Some(last) = &position.last else { return Ok(()) };
+        position.before = Some(last.stamp);
+        self.next_id = self.wish.first_id.max(last.stamp.last_id.saturating_add(1));
+        let seen: Vec<Seen> = last.payload.as_deref().and_then(|payload| serde_json::from_slice(payload).ok()).unwrap_or_default();
+        let mut prices: HashMap<String, f64> = seen.into_iter().map(|trade| (trade.ticker, trade.price)).collect();
+        for quote in &mut self.quotes {
+            if let Some(price) = prices.remove(&quote.symbol.ticker) {
+                quote.price = price;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a message at each interval, one at a time: what an outage missed is not made good. Ends never by itself.
+    fn run<'a>(&'a mut self, position: &'a Position, sender: &'a Sender) -> LocalBoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            // An interval of nothing is refused by the resource's rules, and would panic here.
+            let mut clock = tokio::time::interval(self.wish.interval.get().max(Duration::from_millis(1)));
+            clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            let mut tick = position.end;
+            loop {
+                clock.tick().await;
+                let Some(message) = self.message(tick, Timestamp::now()) else {
+                    return Err(Fault::Broken("ids are used up".to_owned()));
+                };
+                sender.send(&message).await?;
+                sender.settled().await?;
+                tick += 1;
+            }
+        })
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { last_message: true, symbols: self.quotes.is_empty().then(|| self.wish.symbols_from.mysql.table.clone()) }
+    }
+
+    /// Takes the symbols and gives each its first price, from 10 to 500.
+    fn take_symbols(&mut self, symbols: Vec<Symbol>) {
+        let seed = self.wish.seed.to_le_bytes();
+        self.quotes = symbols
+            .into_iter()
+            .map(|symbol| {
+                let first_price = cents(10.0 + 490.0 * Noise::of(&[b"first price", &seed, symbol.ticker.as_bytes()]).unit());
+                Quote { symbol, first_price, price: first_price }
+            })
+            .collect();
     }
 }
 
@@ -143,10 +147,10 @@ mod tests {
     fn market(seed: i64) -> Simulate {
         let wish = serde_json::json!({"interval": "1s", "seed": seed, "firstId": 100, "symbolsFrom": {"mysql": {"table": "profile"}}});
         let mut market = Simulate::new(serde_json::from_value(wish).unwrap());
-        assert_eq!(market.wants_symbols().unwrap().as_str(), "profile");
+        assert_eq!(market.needs().symbols.unwrap().as_str(), "profile");
         let symbol = |ticker: &str, shares| Symbol { ticker: ticker.to_owned(), sector: Some("Tech".to_owned()), shares };
         market.take_symbols(vec![symbol("A", Some(1000)), symbol("B", None)]);
-        assert_eq!(market.wants_symbols(), None);
+        assert_eq!(market.needs().symbols, None);
         market
     }
 
@@ -182,7 +186,7 @@ mod tests {
         let last = last.unwrap();
         let mut other = market(7);
         let mut position = at(24, last.last_id, last.payload);
-        other.resume(&mut position);
+        other.resume(&mut position).unwrap();
         assert_eq!((position.floor, position.end, position.present.len()), (25, 25, 0));
         let again: Vec<_> = (25..50).map(|tick| other.message(tick, NOW).unwrap().payload).collect();
         assert!(payloads[25..] == again[..]);
@@ -192,9 +196,9 @@ mod tests {
     #[test]
     fn ids_go_on_behind_the_last_one_or_where_the_settings_now_say() {
         let mut market = market(7);
-        market.resume(&mut at(3, 50, b"not JSON".to_vec()));
+        market.resume(&mut at(3, 50, b"not JSON".to_vec())).unwrap();
         assert_eq!(market.message(4, NOW).unwrap().last_id, 101, "firstId was raised");
-        market.resume(&mut at(3, 500, Vec::new()));
+        market.resume(&mut at(3, 500, Vec::new())).unwrap();
         assert_eq!(market.message(4, NOW).unwrap().last_id, 502);
     }
 

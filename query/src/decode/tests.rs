@@ -21,9 +21,12 @@ pub(crate) fn ticks() -> Stream {
 }
 
 fn decode(payloads: &[&str]) -> Chunk {
-    let messages: Vec<Message<'_>> =
-        payloads.iter().zip(0..).map(|(text, offset)| Message { partition: 2, offset, timestamp_ms: Some(1_000), payload: Some(text.as_bytes()) }).collect();
-    Decoder::new(&ticks()).unwrap().decode(&messages, &mut WriteTimes::default()).unwrap()
+    let messages: Vec<Message<'_>> = payloads
+        .iter()
+        .zip(0..)
+        .map(|(text, offset)| Message { partition: 2, offset, timestamp_ms: Some(1_000), payload: Some(text.as_bytes()), ..Message::default() })
+        .collect();
+    Decoder::new(&ticks(), |_| true).unwrap().decode(&messages, &mut WriteTimes::default()).unwrap()
 }
 
 fn ids(chunk: &Chunk) -> Vec<i64> {
@@ -46,8 +49,8 @@ fn objects_and_arrays_become_rows_with_their_origin() {
 
 #[test]
 fn a_tombstone_has_no_rows() {
-    let message = Message { partition: 0, offset: 0, timestamp_ms: None, payload: None };
-    let chunk = Decoder::new(&ticks()).unwrap().decode(&[message], &mut WriteTimes::default()).unwrap();
+    let message = Message { partition: 0, offset: 0, timestamp_ms: None, payload: None, ..Message::default() };
+    let chunk = Decoder::new(&ticks(), |_| true).unwrap().decode(&[message], &mut WriteTimes::default()).unwrap();
     assert_eq!((chunk.batch.num_rows(), chunk.bad.len()), (0, 0));
 }
 
@@ -72,7 +75,13 @@ fn timestamps(#[case] text: &str) {
 #[case::object_for_text(r#"{"id": 1, "ticker": {"a": 1}}"#, None, "field \"ticker\" is not a string")]
 #[case::missing(r#"{"volume": 1}"#, None, "required field \"id\" is missing or null")]
 #[case::no_timestamp(r#"{"id": 1, "created_at": "yesterday"}"#, None, "field \"created_at\" is not a timestamp")]
-#[case::number_for_a_text_timestamp(r#"{"id": 1, "created_at": 1724569485}"#, None, "field \"created_at\" is not a string")]
+#[case::number_for_a_text_timestamp(
+    r#"{"id": 1, "created_at": 1724569485}"#,
+    None,
+    "field \"created_at\" is not a timestamp as text, like 2024-08-25T07:04:45Z; for a number since 1970 the field needs a unit"
+)]
+#[case::day_as_a_number(r#"{"id": 1, "created_at": 20240825}"#, None, "field \"created_at\" is not a timestamp as text")]
+#[case::time_as_a_number(r#"{"id": 1, "created_at": 20240825070445}"#, None, "field \"created_at\" is not a timestamp as text")]
 #[case::element(r#"[{"id": 10}, {"id": "x"}, {"id": 11}]"#, Some(1), "field \"id\" is not a bigint")]
 #[case::null_element(r#"[{"id": 10}, null, {"id": 11}]"#, Some(1), "null is not a record")]
 #[case::number_element(r#"[{"id": 10}, 5, {"id": 11}]"#, Some(1), "a record is a JSON object")]
@@ -89,9 +98,9 @@ fn a_bad_record_is_told_from_its_neighbours(#[case] text: &str, #[case] index: O
 
 #[test]
 fn after_a_bad_chunk_the_next_is_read_as_if_nothing_was() {
-    let mut decoder = Decoder::new(&ticks()).unwrap();
+    let mut decoder = Decoder::new(&ticks(), |_| true).unwrap();
     let mut times = WriteTimes::default();
-    let message = |text: &'static str, offset| Message { partition: 0, offset, timestamp_ms: None, payload: Some(text.as_bytes()) };
+    let message = |text: &'static str, offset| Message { partition: 0, offset, timestamp_ms: None, payload: Some(text.as_bytes()), ..Message::default() };
     let first = decoder.decode(&[message(r#"[{"id": 1"#, 0)], &mut times).unwrap();
     assert_eq!((first.batch.num_rows(), first.bad.len()), (0, 1));
     let second = decoder.decode(&[message(r#"{"id": 2}"#, 1)], &mut times).unwrap();
@@ -113,3 +122,8 @@ fn decimals_are_exact() {
     let paid = chunk.batch.column_by_name("paid").unwrap().as_primitive::<arrow::datatypes::Decimal128Type>();
     assert_eq!((paid.value(0), paid.value(1)), (1_000, 123_456_789_012_345_678));
 }
+
+mod features;
+mod property;
+mod speed;
+mod sql;

@@ -1,22 +1,45 @@
 //! SQL over a stream: checked once, run once for each micro-batch.
 
 mod check;
+mod context;
+mod digits;
+mod merge;
+mod names;
+mod not_null;
+mod physical;
+mod reference_table;
 mod row_wise;
 mod run;
+mod session;
 mod stream_table;
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use tapeline_api::names::SqlName;
+use tapeline_api::pipeline::references::ReferenceTable;
+use tapeline_api::pipeline::streams::Stream;
 
 pub use check::check;
+pub use merge::{Merge, order_column};
+pub use reference_table::reference_schema;
 pub use run::{MicroBatch, RunError};
 
 use crate::functions::BatchClock;
+use reference_table::Rows;
 use stream_table::Slot;
+
+/// What a query may name.
+#[derive(Debug, Clone, Copy)]
+pub struct Tables<'a> {
+    /// The streams, of which it reads one.
+    pub streams: &'a [Stream],
+    /// The references, which it may join with it.
+    pub references: &'a [ReferenceTable],
+}
 
 /// Why SQL is refused. The text stands behind the path of the field (`spec.queries[1].sql: ..`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,9 +50,9 @@ pub enum CheckError {
     /// It is not one SELECT.
     #[error("a query is one SELECT; this is {0}")]
     NotOneSelect(String),
-    /// It names a table that is none of the streams.
-    #[error("no stream \"{name}\"{hint}")]
-    NoSuchStream {
+    /// It names a table that is neither a stream nor a reference.
+    #[error("no stream or reference \"{name}\"{hint}")]
+    NoSuchTable {
         /// The name.
         name: String,
         /// A near miss.
@@ -38,13 +61,15 @@ pub enum CheckError {
     /// It does not read exactly one stream once.
     #[error("a query reads exactly one stream, once; this one reads {0}")]
     NotOneStream(String),
-    /// It names a column that the stream does not have.
-    #[error("no column \"{name}\" in stream \"{stream}\"{hint}")]
+    /// It names a column that the table does not have.
+    #[error("no column \"{name}\" in {kind} \"{table}\"{hint}")]
     NoSuchColumn {
         /// The name.
         name: String,
-        /// The stream.
-        stream: String,
+        /// Stream or reference.
+        kind: &'static str,
+        /// The table.
+        table: String,
         /// A near miss.
         hint: String,
     },
@@ -67,14 +92,15 @@ pub enum CheckError {
     /// Two output columns of one name.
     #[error("two output columns are called \"{0}\"; give one of them another name with AS")]
     DuplicateOutput(String),
-    /// An output column of a type that no table can hold.
-    #[error("output column \"{name}\" is a {data_type}, which no table can hold; pick a part of it")]
-    UnsupportedOutput {
-        /// The column.
-        name: String,
-        /// Its type.
-        data_type: String,
-    },
+    /// A name that columns of two tables have.
+    #[error("column \"{0}\" is in more than one table: write the table's name in front of it")]
+    Ambiguous(String),
+    /// It does more than handling each row by itself, and its sink takes no other query. Says what, as "it aggregates rows (GROUP BY)".
+    #[error("{0}")]
+    NotRowWise(String),
+    /// Its groups cannot be merged. Says why and what to do, as "column "mean" is avg(price), whose parts cannot be merged; ..".
+    #[error("{0}")]
+    NotMergeable(String),
     /// Anything else that the planner found.
     #[error("{0}")]
     Planning(String),
@@ -89,6 +115,9 @@ pub struct OutputColumn {
     pub data_type: DataType,
     /// Whether it can be null.
     pub nullable: bool,
+    /// Digits behind the point that its values can have: of the fraction of a second for a timestamp, of a decimal; 0 for other types. A key of mode Merge may have fewer
+    /// than its type would let it.
+    pub digits: u8,
 }
 
 /// A query that was checked and can be run.
@@ -96,10 +125,12 @@ pub struct OutputColumn {
 pub struct CheckedQuery {
     stream: SqlName,
     output: Vec<OutputColumn>,
-    not_row_wise: Option<String>,
+    merge: Vec<Merge>,
+    is_row_wise: bool,
     plan: LogicalPlan,
     state: SessionState,
     slot: Arc<Slot>,
+    references: Vec<(SqlName, Arc<Rows>)>,
     clock: BatchClock,
     table_schema: SchemaRef,
 }
@@ -123,12 +154,43 @@ impl CheckedQuery {
         &self.output
     }
 
-    /// Whether each row is handled by itself (projection and filter, nothing random), so that a sink may overwrite what a repeated row wrote.
-    ///
-    /// # Errors
-    /// Says what it does instead, as "it aggregates rows (GROUP BY)".
-    pub fn is_row_wise(&self) -> Result<(), String> {
-        self.not_row_wise.clone().map_or(Ok(()), Err)
+    /// Whether each row is handled by itself (projection, filter, join with a reference, nothing random), so that a sink may overwrite what a repeated row wrote. Then
+    /// the columns of [`crate::schema::hidden`] follow the output columns.
+    #[must_use]
+    pub const fn is_row_wise(&self) -> bool {
+        self.is_row_wise
+    }
+
+    /// How each output column is merged; empty unless it was checked for [`tapeline_api::pipeline::queries::Takes::Mergeable`]. Then a column [`order_column`] follows the
+    /// output columns for each of them that [has one](Merge::has_order), in their order.
+    #[must_use]
+    pub fn merge(&self) -> &[Merge] {
+        &self.merge
+    }
+
+    /// The references that it reads.
+    pub fn references(&self) -> impl Iterator<Item = &SqlName> {
+        self.references.iter().map(|(name, _)| name)
+    }
+
+    /// Gives a reference its rows, with the schema of [`reference_schema`]: the next micro-batch has them. A reference that it does not read is passed over.
+    pub fn set_reference(&self, name: &SqlName, rows: arrow::array::RecordBatch) {
+        if let Some((_, reference)) = self.references.iter().find(|(known, _)| known == name) {
+            reference.put(rows);
+        }
+    }
+
+    /// Whether it reads a column of the stream: one that it does not read need not be filled.
+    #[must_use]
+    pub fn reads(&self, column: &str) -> bool {
+        let mut found = false;
+        let _ = self.plan.apply(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                found |= scan.table_name.table() == self.stream.as_str() && scan.projected_schema.has_column_with_unqualified_name(column);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        found
     }
 
     /// The schema of the batches that [`MicroBatch::push`] takes.

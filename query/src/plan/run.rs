@@ -39,7 +39,7 @@ impl From<DataFusionError> for RunError {
 pub struct MicroBatch {
     /// Takes batches of [`CheckedQuery::table_schema`]. Dropping it ends the micro-batch.
     pub input: mpsc::Sender<RecordBatch>,
-    /// Gives rows: the output columns in the types of [`crate::sink::Canonical`], then, for a row-wise query, the hidden columns.
+    /// Gives rows: the output columns in the types of [`crate::sink::Canonical`], then the hidden columns of a row-wise query, or the order columns of a merged one.
     pub output: MicroBatchOutput,
 }
 
@@ -84,6 +84,6 @@ impl CheckedQuery {
     /// The share of its memory from which on a micro-batch should be cut early, in bytes.
     #[must_use]
     pub const fn soft_memory_limit() -> usize {
-        super::check::MEMORY_LIMIT / 2
+        super::session::MEMORY_LIMIT / 2
     }
 }

@@ -67,8 +67,7 @@ impl ClientContext for Context {
         }
         tracing::warn!(%error, reason, "kafka");
         if code == Some(RDKafkaErrorCode::AllBrokersDown) {
-            let problem = Problem { class: ProblemClass::KafkaUnreachable, message: "no Kafka broker answers".to_owned(), partition: None, offset: None };
-            self.status.waiting(Who::Consumer, problem);
+            self.status.waiting(Who::Consumer, Problem::new(ProblemClass::KafkaUnreachable, "no Kafka broker answers"));
         }
     }
 }

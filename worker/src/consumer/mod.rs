@@ -2,19 +2,24 @@
 //! group does not lose it. Messages are decoded where librdkafka has them and go to the engine as record batches, in chunks.
 
 mod context;
+mod headers;
+mod membership;
 mod partitions;
 mod source;
 
 use std::collections::BTreeMap;
+use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use rdkafka::ClientConfig;
+use rdkafka::consumer::ConsumerGroupMetadata;
 use tapeline_api::report::Problem;
 use tapeline_api::settings::{KafkaSettings, WorkerSettings};
 use tapeline_query::decode::BadRecord;
 use tokio::time::Instant;
 
+pub use membership::Membership;
 pub use source::{Handle, spawn};
 
 /// Chunks between consumer and engine.
@@ -100,6 +105,13 @@ pub enum Command {
     Release,
     /// Mirror stored progress into the group, so that every tool for lag works.
     Mirror(Vec<(i32, i64)>),
+    /// Say that these partitions are still this member's, with what proves it to the group's coordinator; None if they are not.
+    Prove {
+        /// The partitions.
+        partitions: Vec<i32>,
+        /// Where to.
+        answer: std_mpsc::SyncSender<Option<ConsumerGroupMetadata>>,
+    },
     /// Leave the group and end.
     Close,
 }

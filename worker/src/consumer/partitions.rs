@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use jiff::Timestamp;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
-use rdkafka::error::KafkaResult;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 use tapeline_api::pipeline::streams::{Position as End, Stream};
@@ -16,7 +16,7 @@ use tapeline_api::pipeline::streams::{Position as End, Stream};
 use super::context::Context;
 use super::{Assigned, Position};
 
-/// How long a broker may take to say which offsets there are.
+/// How long brokers may take to say which offsets there are, for all partitions that are asked for at once: nothing is polled meanwhile.
 const REQUEST: Duration = Duration::from_secs(5);
 /// How often the ends of paused partitions are asked for, one at a time: librdkafka learns them with what it fetches only.
 const ENDS_EVERY: Duration = Duration::from_secs(2);
@@ -26,6 +26,24 @@ enum Beginning {
     Earliest,
     Latest,
     At(Timestamp),
+}
+
+impl Beginning {
+    /// Where it is in a partition that has records from `low` to `high`.
+    fn of(&self, consumer: &BaseConsumer<Context>, topic: &str, partition: i32, (low, high): (i64, i64), limit: Duration) -> KafkaResult<i64> {
+        Ok(match self {
+            Self::Earliest => low,
+            Self::Latest => high,
+            Self::At(time) => {
+                let mut list = TopicPartitionList::new();
+                list.add_partition_offset(topic, partition, Offset::Offset(time.as_millisecond()))?;
+                match consumer.offsets_for_times(list, limit)?.find_partition(topic, partition).map(|found| found.offset()) {
+                    Some(Offset::Offset(offset)) => offset,
+                    _ => high,
+                }
+            }
+        })
+    }
 }
 
 pub(super) struct Partitions {
@@ -39,6 +57,10 @@ pub(super) struct Partitions {
     started: BTreeSet<i32>,
     /// Partitions of which the broker's offsets are still to be asked for.
     to_assess: BTreeSet<i32>,
+    /// The one of which it was not answered last: the others come before it.
+    failed_last: i32,
+    /// Where the query begins in each partition of the topic, as far as it is known while partitions are assessed.
+    beginnings: BTreeMap<i32, i64>,
     /// When to ask again what a broker did not answer.
     ask_again: Option<(Instant, ExponentialBackoff)>,
     ends_asked: Instant,
@@ -62,6 +84,8 @@ impl Partitions {
             owned: BTreeSet::new(),
             started: BTreeSet::new(),
             to_assess: BTreeSet::new(),
+            failed_last: -1,
+            beginnings: BTreeMap::new(),
             ask_again: None,
             ends_asked: Instant::now(),
             end_asked: -1,
@@ -84,6 +108,7 @@ impl Partitions {
             assign(consumer, &TopicPartitionList::new()); // librdkafka waits for an answer all the same
         } else {
             self.to_assess.extend(partitions);
+            self.beginnings.clear();
             self.ask_again = None;
         }
     }
@@ -99,7 +124,7 @@ impl Partitions {
     }
 
     /// What brokers have of the partitions to begin with, if there are such, with the `beginnings` of an [`Event::Assigned`]. A partition without a leader does not
-    /// hold up the others; what was not answered is asked again after a pause, and the error is that.
+    /// hold up the others; what was not answered is asked again after a pause, and the error is that. Blocks for 5 s at most.
     ///
     /// [`Event::Assigned`]: super::Event::Assigned
     #[allow(clippy::type_complexity, reason = "said once")]
@@ -107,25 +132,13 @@ impl Partitions {
         if self.to_assess.is_empty() || self.ask_again.as_ref().is_some_and(|(at, _)| Instant::now() < *at) {
             return None;
         }
-        let mut result = Ok(());
-        let (mut assigned, mut beginnings) = (Vec::new(), BTreeMap::new());
-        match self.beginnings(consumer) {
-            Ok(found) => {
-                beginnings = found;
-                for partition in self.to_assess.clone() {
-                    match consumer.fetch_watermarks(&self.topic, partition, REQUEST) {
-                        Ok((low, high)) => {
-                            self.to_assess.remove(&partition);
-                            assigned.push(Assigned { partition, low, high });
-                        }
-                        Err(error) => result = Err(error),
-                    }
-                }
-            }
-            Err(error) => result = Err(error),
-        }
+        let until = Instant::now() + REQUEST;
+        let left = || until.saturating_duration_since(Instant::now());
+        let mut assigned = Vec::new();
+        let result = self.ask(consumer, left, &mut assigned);
+        let beginnings = self.beginnings.clone();
         if result.is_ok() {
-            self.ask_again = None;
+            self.ask_again = None; // what there was no time for is asked in the next turn
         } else {
             let first =
                 || ExponentialBuilder::new().with_min_delay(Duration::from_millis(500)).with_max_delay(Duration::from_secs(10)).without_max_times().build();
@@ -135,32 +148,39 @@ impl Partitions {
         Some((assigned, beginnings, result))
     }
 
-    /// For every partition of the topic: whoever begins first begins for all members, or one that finds another's progress would take its own partitions for
-    /// added ones.
-    fn beginnings(&self, consumer: &BaseConsumer<Context>) -> KafkaResult<BTreeMap<i32, i64>> {
-        if matches!(self.beginning, Beginning::Earliest) {
-            return Ok(BTreeMap::new());
+    fn ask(&mut self, consumer: &BaseConsumer<Context>, left: impl Fn() -> Duration + Copy, assigned: &mut Vec<Assigned>) -> KafkaResult<()> {
+        let metadata = consumer.fetch_metadata(Some(&self.topic), left())?;
+        let known = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        if let Some(error) = known.and_then(MetadataTopic::error) {
+            return Err(KafkaError::MetadataFetch(error.into()));
         }
-        let metadata = consumer.fetch_metadata(Some(&self.topic), REQUEST)?;
-        let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id);
-        partitions.map(|partition| Ok((partition, self.beginning_of(consumer, partition)?))).collect()
-    }
-
-    fn beginning_of(&self, consumer: &BaseConsumer<Context>, partition: i32) -> KafkaResult<i64> {
-        let (low, high) = consumer.fetch_watermarks(&self.topic, partition, REQUEST)?;
-        Ok(match self.beginning {
-            Beginning::Earliest => low,
-            Beginning::Latest => high,
-            Beginning::At(time) => {
-                let mut list = TopicPartitionList::new();
-                list.add_partition_offset(&self.topic, partition, Offset::Offset(time.as_millisecond()))?;
-                let found = consumer.offsets_for_times(list, REQUEST)?;
-                match found.find_partition(&self.topic, partition).map(|found| found.offset()) {
-                    Some(Offset::Offset(offset)) => offset,
-                    _ => high,
-                }
+        let partitions = known.map(MetadataTopic::partitions).unwrap_or_default();
+        // One without a leader would only be waited for.
+        let leaderless: BTreeSet<i32> = partitions.iter().filter(|partition| partition.leader() < 0).map(MetadataPartition::id).collect();
+        let watermarks = |partition| {
+            if leaderless.contains(&partition) {
+                return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable));
             }
-        })
+            consumer.fetch_watermarks(&self.topic, partition, left())
+        };
+        if !matches!(self.beginning, Beginning::Earliest) {
+            // For every partition of the topic: whoever begins first begins for all members, or one that finds another's progress would take its own partitions
+            // for added ones.
+            let unknown: BTreeSet<i32> = partitions.iter().map(MetadataPartition::id).filter(|partition| !self.beginnings.contains_key(partition)).collect();
+            let (found, result) = ask_each(&unknown, &mut self.failed_last, left, |partition| {
+                self.beginning.of(consumer, &self.topic, partition, watermarks(partition)?, left())
+            });
+            let is_all = found.len() == unknown.len();
+            self.beginnings.extend(found);
+            result?;
+            if !is_all {
+                return Ok(());
+            }
+        }
+        let (found, result) = ask_each(&self.to_assess, &mut self.failed_last, left, watermarks);
+        self.to_assess.retain(|partition| !found.contains_key(partition));
+        assigned.extend(found.into_iter().map(|(partition, (low, high))| Assigned { partition, low, high }));
+        result
     }
 
     /// While paused: where the next of the partitions ends, if it is time to ask.
@@ -202,6 +222,7 @@ impl Partitions {
         self.started.clear();
         let leaving = self.revoking.as_deref().unwrap_or_default();
         self.to_assess = self.owned.iter().copied().filter(|partition| !leaving.contains(partition)).collect();
+        self.beginnings.clear();
         self.ask_again = None;
     }
 
@@ -236,6 +257,16 @@ impl Partitions {
         log("mirroring offsets", consumer.commit(&self.list_at(offsets), CommitMode::Async));
     }
 
+    /// What proves to the group's coordinator that `partitions` are this member's: it refuses what comes with a generation that is over. None if they are not,
+    /// as far as is known here. That has to be asked too: a consumer that has lost its membership gives a proof without member and generation, which the
+    /// coordinator takes for one of a client that knows nothing of groups, and accepts. The question comes after the proof, since librdkafka notes the loss no
+    /// later than it forgets the membership.
+    pub(super) fn prove(&self, consumer: &BaseConsumer<Context>, partitions: &[i32]) -> Option<ConsumerGroupMetadata> {
+        let proof = consumer.group_metadata()?;
+        let is_ours = !consumer.assignment_lost() && !self.owned.is_empty() && partitions.iter().all(|partition| self.owned.contains(partition));
+        is_ours.then_some(proof)
+    }
+
     fn list(&self, partitions: impl IntoIterator<Item = i32>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
@@ -251,6 +282,28 @@ impl Partitions {
         }
         list
     }
+}
+
+/// Asks for each of `partitions` while there is time left, beginning behind the one that failed last, which may have taken all the time. The error is that of the last
+/// to fail.
+fn ask_each<T>(
+    partitions: &BTreeSet<i32>,
+    failed_last: &mut i32,
+    left: impl Fn() -> Duration,
+    mut ask: impl FnMut(i32) -> KafkaResult<T>,
+) -> (BTreeMap<i32, T>, KafkaResult<()>) {
+    let in_turn = partitions.range(failed_last.saturating_add(1)..).chain(partitions.range(..=*failed_last));
+    let (mut found, mut result) = (BTreeMap::new(), Ok(()));
+    for &partition in in_turn {
+        if left().is_zero() {
+            break;
+        }
+        match ask(partition) {
+            Ok(answer) => drop(found.insert(partition, answer)),
+            Err(error) => (*failed_last, result) = (partition, Err(error)),
+        }
+    }
+    (found, result)
 }
 
 fn is_cooperative(consumer: &BaseConsumer<Context>) -> bool {
@@ -274,5 +327,45 @@ fn unassign(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) {
 fn log(what: &str, result: KafkaResult<()>) {
     if let Err(error) = result {
         tracing::warn!(%error, "{what}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn one_that_takes_all_the_time_comes_last_the_next_time() {
+        let (mut waiting, mut failed_last) = (BTreeSet::from([0, 1, 2]), -1);
+        let mut turn = || {
+            let left = Cell::new(REQUEST);
+            let (found, result) = ask_each(
+                &waiting,
+                &mut failed_last,
+                || left.get(),
+                |partition| match partition {
+                    0 => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)).inspect_err(|_| left.set(Duration::ZERO)),
+                    partition => Ok(partition),
+                },
+            );
+            waiting.retain(|partition| !found.contains_key(partition));
+            (found.into_keys().collect::<Vec<_>>(), result.is_ok())
+        };
+        assert_eq!(turn(), (vec![], false), "the first takes all the time");
+        assert_eq!(turn(), (vec![1, 2], false), "and the others are not held up again");
+        assert_eq!(turn(), (vec![], false));
+    }
+
+    #[test]
+    fn what_there_was_no_time_for_is_no_error() {
+        let left = Cell::new(2);
+        let ask = |partition| {
+            left.set(left.get() - 1);
+            Ok(partition)
+        };
+        let (found, result) = ask_each(&BTreeSet::from([0, 1, 2]), &mut -1, || Duration::from_secs(left.get()), ask);
+        assert_eq!((found.into_keys().collect::<Vec<_>>(), result.is_ok()), (vec![0, 1], true));
     }
 }

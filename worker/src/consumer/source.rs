@@ -10,12 +10,13 @@ use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use tapeline_api::report::{Problem, ProblemClass};
+use tapeline_api::report::{Notice, NoticeKind, Problem, ProblemClass};
 use tapeline_api::settings::WorkerSettings;
-use tapeline_query::decode::{Decoder, Message, WriteTimes};
+use tapeline_query::decode::{Decoder, Header, Message, NeverSeen, WriteTimes};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::context::{Context, Rebalance};
+use super::headers::headers;
 use super::partitions::Partitions;
 use super::{CHUNKS, Command, Event, REVOKE, SourceChunk, Step, Urgent, consumer_config};
 use crate::status::{Status, Who};
@@ -44,11 +45,11 @@ pub struct Handle {
     pub thread: JoinHandle<anyhow::Result<()>>,
 }
 
-/// Starts the thread.
+/// Starts the thread, for a query that reads those columns of the stream that `reads` says.
 ///
 /// # Errors
 /// librdkafka refuses a setting, arrow a type, or the system a thread.
-pub fn spawn(settings: &WorkerSettings, status: Arc<Status>, stopping: watch::Receiver<Urgent>) -> anyhow::Result<Handle> {
+pub fn spawn(settings: &WorkerSettings, reads: impl Fn(&str) -> bool, status: Arc<Status>, stopping: watch::Receiver<Urgent>) -> anyhow::Result<Handle> {
     let context = Context::new(Arc::clone(&status), settings.stream.topic.to_string());
     let consumer: BaseConsumer<Context> = consumer_config(settings).create_with_context(context)?;
     let (event_sender, events) = mpsc::channel(CHUNKS);
@@ -57,7 +58,8 @@ pub fn spawn(settings: &WorkerSettings, status: Arc<Status>, stopping: watch::Re
     let (cluster_sender, cluster) = oneshot::channel();
     let source = Source {
         consumer,
-        decoder: Decoder::new(&settings.stream)?,
+        decoder: Decoder::new(&settings.stream, reads)?,
+        noticed: 0,
         times: WriteTimes::default(),
         settings: settings.clone(),
         status,
@@ -80,6 +82,8 @@ pub fn spawn(settings: &WorkerSettings, status: Arc<Status>, stopping: watch::Re
 struct Source {
     consumer: BaseConsumer<Context>,
     decoder: Decoder,
+    /// How many fields the status says no record has.
+    noticed: usize,
     times: WriteTimes,
     settings: WorkerSettings,
     status: Arc<Status>,
@@ -141,7 +145,7 @@ impl Source {
     }
 
     fn waits(&self, class: ProblemClass, message: &str) {
-        self.status.waiting(Who::Consumer, Problem { class, message: message.to_owned(), partition: None, offset: None });
+        self.status.waiting(Who::Consumer, Problem::new(class, message));
     }
 
     fn turn(&mut self) -> Flow {
@@ -197,7 +201,7 @@ impl Source {
 
     /// Polls until a chunk is full, or old, or something else happened; then decodes it.
     fn fill(&mut self) {
-        let Self { consumer, decoder, times, partitions, reached, .. } = self;
+        let Self { consumer, decoder, noticed, times, partitions, reached, .. } = self;
         let mut held: Vec<BorrowedMessage<'_>> = Vec::new();
         let mut bytes = 0;
         let (mut trouble, mut at_end) = (None, BTreeSet::new());
@@ -228,13 +232,17 @@ impl Source {
                 break;
             }
         }
-        let messages: Vec<Message<'_>> = held
-            .iter()
-            .filter(|message| partitions.is_started(message.partition()))
-            .map(|message| Message {
+        let started: Vec<&BorrowedMessage<'_>> = held.iter().filter(|message| partitions.is_started(message.partition())).collect();
+        let all_headers: Vec<Vec<Header<'_>>> = if decoder.wants_headers() { started.iter().map(|message| headers(message)).collect() } else { Vec::new() };
+        let messages: Vec<Message<'_>> = started
+            .into_iter()
+            .enumerate()
+            .map(|(index, message)| Message {
                 partition: message.partition(),
                 offset: message.offset(),
                 timestamp_ms: message.timestamp().to_millis(),
+                key: message.key(),
+                headers: all_headers.get(index).map_or(&[], Vec::as_slice),
                 payload: message.payload(),
             })
             .collect();
@@ -251,6 +259,12 @@ impl Source {
         if !read.is_empty() {
             match decoder.decode(&messages, times) {
                 Ok(chunk) => {
+                    let never_seen = decoder.never_seen();
+                    if never_seen.len() != *noticed {
+                        *noticed = never_seen.len();
+                        let notice = |field: &NeverSeen| Notice { kind: NoticeKind::FieldNeverSeen, message: field.to_string() };
+                        self.status.notices(never_seen.iter().map(notice).collect());
+                    }
                     let step = |(partition, (next_offset, oldest_ms))| (partition, Step { next_offset, write_time: times.last(partition), oldest_ms });
                     let steps: BTreeMap<i32, Step> = read.into_iter().map(step).collect();
                     reached.extend(steps.iter().map(|(&partition, step)| (partition, step.next_offset)));
@@ -258,8 +272,7 @@ impl Source {
                     self.outbox.push_back(Event::Chunk(Box::new(chunk)));
                 }
                 Err(error) => {
-                    let problem = Problem { class: ProblemClass::Internal, message: format!("decoding: {error}"), partition: None, offset: None };
-                    self.outbox.push_back(Event::Fault(problem));
+                    self.outbox.push_back(Event::Fault(Problem::new(ProblemClass::Internal, format!("decoding: {error}"))));
                 }
             }
         }
@@ -315,8 +328,8 @@ impl Source {
             Ok(()) => self.status.going_on(Who::Assignment),
             Err(error) => {
                 tracing::warn!(%error, "asking for offsets");
-                let message = "a broker does not say which offsets a partition has: does every partition of the topic have a leader?".to_owned();
-                self.status.waiting(Who::Assignment, Problem { class: ProblemClass::KafkaUnreachable, message, partition: None, offset: None });
+                let message = "a broker does not say which offsets a partition has: does every partition of the topic have a leader?";
+                self.status.waiting(Who::Assignment, Problem::new(ProblemClass::KafkaUnreachable, message));
             }
         }
     }
@@ -341,6 +354,9 @@ impl Source {
                 self.partitions.release(&self.consumer);
             }
             Command::Mirror(offsets) => self.partitions.mirror(&self.consumer, offsets),
+            Command::Prove { partitions, answer } => {
+                let _ = answer.send(self.partitions.prove(&self.consumer, &partitions)); // who asked may have given up
+            }
             Command::Close => return Flow::End,
         }
         Flow::GoOn

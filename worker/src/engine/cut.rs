@@ -46,14 +46,15 @@ impl Engine {
                 }
             }
         }
-        let letters: Vec<DeadLetter> = std::mem::take(&mut batch.bad).into_iter().map(DeadLetter::from).collect();
-        if !self.bury(letters).await? {
+        let mut letters: Vec<DeadLetter> = std::mem::take(&mut batch.bad).into_iter().map(DeadLetter::from).collect();
+        if !self.parts.sink.commits_in_kafka() && !self.bury(std::mem::take(&mut letters)).await? {
             return Ok(());
         }
-        self.store(batch, begun).await
+        self.store(batch, letters, begun).await
     }
 
-    async fn store(&mut self, batch: Batch, begun: (Instant, i64)) -> Flow {
+    /// Stores the micro-batch. `letters` are those that the sink takes with it.
+    async fn store(&mut self, batch: Batch, mut letters: Vec<DeadLetter>, begun: (Instant, i64)) -> Flow {
         let advances: Vec<Advance> = batch
             .steps
             .iter()
@@ -67,16 +68,17 @@ impl Engine {
         loop {
             let mut urgent = self.parts.urgent.clone();
             let result = tokio::select! {
-                result = self.parts.sink.commit(&advances) => Some(result),
+                result = self.parts.sink.commit(&advances, &letters) => Some(result),
                 () = deadline(&mut urgent) => None,
             };
             match result {
                 Some(Ok(rows_out)) => {
+                    self.parts.status.bad(letters.len() as u64);
                     self.stored(&advances, batch.rows, rows_out, begun);
                     return self.caught_up();
                 }
                 other => {
-                    if matches!(self.settle(other.and_then(Result::err), &mut pause).await?, Next::Discarded) {
+                    if matches!(self.settle(other.and_then(Result::err), &mut pause, &mut letters).await?, Next::Discarded) {
                         return Ok(());
                     }
                 }
@@ -84,13 +86,21 @@ impl Engine {
         }
     }
 
-    /// Does what the sink's error asks for, before it is called again. None: it did not answer by the time at which this engine has to be done.
-    async fn settle(&mut self, error: Option<SinkError>, pause: &mut Duration) -> Result<Next, Stop> {
+    /// Does what the sink's error asks for, before it is called again. None: it did not answer by the time at which this engine has to be done. Refused rows go into
+    /// the dead-letter topic, or to the `letters` of a sink that takes them.
+    async fn settle(&mut self, error: Option<SinkError>, pause: &mut Duration, letters: &mut Vec<DeadLetter>) -> Result<Next, Stop> {
         let discarded = match error {
             Some(SinkError::Refused(rows)) => {
                 self.found_bad(rows.len() as u64, "stored: do the types of the table's columns fit what the query gives?")?;
-                let letters: Vec<DeadLetter> = rows.into_iter().map(DeadLetter::from).collect();
-                return Ok(if self.bury(letters).await? { Next::Again } else { Next::Discarded });
+                let refused: Vec<DeadLetter> = rows.into_iter().map(DeadLetter::from).collect();
+                if self.parts.sink.commits_in_kafka() {
+                    if let (Some(first), false) = (refused.first(), self.has_dead_letter_topic()) {
+                        return Err(Stop::Failed(first.without_topic()));
+                    }
+                    letters.extend(refused);
+                    return Ok(Next::Again);
+                }
+                return Ok(if self.bury(refused).await? { Next::Again } else { Next::Discarded });
             }
             Some(SinkError::Fatal(problem)) => return Err(Stop::Failed(problem)),
             Some(SinkError::Outage(problem)) => {
@@ -119,11 +129,13 @@ impl Engine {
         let commit_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         status.batch(BatchReport { rows_in, rows_out, commit_ms, cut_at_ms }, took);
         tracing::debug!(rows_in, rows_out, commit_ms, "stored");
-        self.command(Command::Mirror(advances.iter().map(|advance| (advance.partition, advance.to.next_offset)).collect()));
+        if !self.parts.sink.commits_in_kafka() {
+            self.command(Command::Mirror(advances.iter().map(|advance| (advance.partition, advance.to.next_offset)).collect()));
+        }
     }
 
     /// When measuring: whether everything that was there at the start is stored.
-    fn caught_up(&self) -> Flow {
+    pub(super) fn caught_up(&self) -> Flow {
         let is_behind = |(partition, end): (&i32, &i64)| self.owned.get(partition).is_none_or(|progress| progress.next_offset < *end);
         if self.parts.until_caught_up && !self.ends.is_empty() && !self.ends.iter().any(is_behind) { Err(Stop::Done) } else { Ok(()) }
     }
@@ -143,7 +155,8 @@ impl Engine {
                     return Ok(());
                 }
                 other => {
-                    if matches!(self.settle(other.and_then(Result::err), &mut pause).await?, Next::Discarded) {
+                    // A sink that takes letters refuses rows at the commit only.
+                    if matches!(self.settle(other.and_then(Result::err), &mut pause, &mut Vec::new()).await?, Next::Discarded) {
                         return Ok(());
                     }
                 }

@@ -25,7 +25,7 @@ use crate::status::{Status, Who};
 use batch::{Batch, Tally};
 use cut::deadline;
 use schedule::Schedule;
-use start::{Start, decide, first_epoch};
+use start::{Start, decide, ends_are_old, first_epoch};
 
 /// Waiting for a store: from the first to the longest pause.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -38,7 +38,7 @@ pub struct Parts {
     pub query: CheckedQuery,
     /// Where rows go.
     pub sink: AnySink,
-    /// Where bad records go, if anywhere.
+    /// Where bad records go, if anywhere, and not with the sink's commit.
     pub dead_letters: Option<DeadLetters>,
     /// From the consumer.
     pub events: mpsc::Receiver<Event>,
@@ -63,6 +63,8 @@ pub struct Engine {
     beginnings: BTreeMap<i32, i64>,
     /// The topic's ends when the partitions were assigned.
     ends: BTreeMap<i32, i64>,
+    /// Progress above the ends that were known when it was read (see [`ends_are_old`]).
+    above: BTreeMap<i32, i64>,
     generation: u64,
     batch: Option<Batch>,
     tally: Tally,
@@ -94,6 +96,7 @@ impl Engine {
             unresolved: Vec::new(),
             beginnings: BTreeMap::new(),
             ends: BTreeMap::new(),
+            above: BTreeMap::new(),
             generation: 0,
             batch: None,
             tally: Tally::default(),
@@ -178,7 +181,7 @@ impl Engine {
         for (partition, step) in &chunk.steps {
             self.parts.status.unstored(*partition, step.oldest_ms);
         }
-        if let (Some(bad), None) = (chunk.bad.first(), &self.parts.dead_letters) {
+        if let (Some(bad), false) = (chunk.bad.first(), self.has_dead_letter_topic()) {
             let message = format!("a record cannot be read, and the stream has no deadLetterTopic for it: {}", bad.error);
             return Err(Stop::Failed(Problem { class: ProblemClass::BadRecord, message, partition: Some(bad.partition), offset: Some(bad.offset) }));
         }
@@ -211,8 +214,7 @@ impl Engine {
         if records == 0 || !self.tally.is_mostly_bad() {
             return Ok(());
         }
-        let message = format!("most of the records cannot be {cannot_be}");
-        Err(Stop::Failed(Problem { class: ProblemClass::TooManyBadRecords, message, partition: None, offset: None }))
+        Err(Stop::Failed(Problem::new(ProblemClass::TooManyBadRecords, format!("most of the records cannot be {cannot_be}"))))
     }
 
     async fn push(&mut self, rows: RecordBatch) -> Flow {
@@ -250,8 +252,8 @@ impl Engine {
             RunError::OutOfMemory => {
                 let rows = self.batch.as_ref().map_or(0, |batch| batch.rows);
                 if rows <= 8192 {
-                    let message = "a few thousand records already need more memory than a micro-batch may have: group by less, or filter".to_owned();
-                    return Err(Stop::Failed(Problem { class: ProblemClass::OutOfMemory, message, partition: None, offset: None }));
+                    let message = "a few thousand records already need more memory than a micro-batch may have: group by less, or filter";
+                    return Err(Stop::Failed(Problem::new(ProblemClass::OutOfMemory, message)));
                 }
                 self.row_limit = rows / 2;
                 self.discard("it needs too much memory; it is read again in smaller ones");
@@ -262,7 +264,7 @@ impl Engine {
                 tracing::error!("an expression of the query failed: {text}");
                 let message = "an expression of the query fails on a record (a CAST, a division by zero, an overflow); use TRY_CAST, NULLIF or a WHERE; \
                                the worker's log has more";
-                Err(Stop::Failed(Problem { class: ProblemClass::BadRecord, message: message.to_owned(), partition: None, offset: None }))
+                Err(Stop::Failed(Problem::new(ProblemClass::BadRecord, message)))
             }
         }
     }
@@ -281,7 +283,7 @@ impl Engine {
                     self.parts.status.going_on(Who::Engine);
                     self.unresolved.clear();
                     self.command(Command::Start { generation: self.generation, positions });
-                    return Ok(());
+                    return self.caught_up(); // when measuring, there may be nothing to read
                 }
                 Err(SinkError::Outage(problem)) => {
                     self.parts.status.waiting(Who::Engine, problem);
@@ -289,7 +291,8 @@ impl Engine {
                         return Ok(());
                     }
                 }
-                Err(SinkError::Fenced(_)) => {} // another worker was faster: read again
+                Err(SinkError::Fenced(_)) if self.unresolved.is_empty() => return Ok(()), // what there is is asked for again
+                Err(SinkError::Fenced(_)) => {}                                           // another worker was faster: read again
                 Err(SinkError::Fatal(problem)) => return Err(Stop::Failed(problem)),
                 Err(SinkError::Refused(_)) => return Ok(()),
             }
@@ -304,6 +307,11 @@ impl Engine {
             stored = self.beginnings.iter().map(|(&partition, &next_offset)| (partition, Progress { epoch, next_offset, write_time: 0 })).collect();
             let beginnings: Vec<Beginning> = stored.iter().map(|(&partition, &start)| Beginning { partition, stored: None, start }).collect();
             self.parts.sink.store_starts(&beginnings).await?;
+        }
+        if ends_are_old(&self.unresolved, &stored, settings.topic_incarnation, &mut self.above) {
+            let why = "another worker has stored more than there was when the ends of the partitions were asked for";
+            self.discard(why);
+            return Err(SinkError::Fenced(why.to_owned()));
         }
         let (mut begun, mut beginnings) = (Vec::new(), Vec::new());
         for &assigned in &self.unresolved {
@@ -356,6 +364,10 @@ impl Engine {
         if self.parts.commands.send(command).is_err() {
             tracing::warn!("the consumer is gone");
         }
+    }
+
+    const fn has_dead_letter_topic(&self) -> bool {
+        self.parts.settings.stream.dead_letter_topic.is_some()
     }
 
     fn is_urgent(&self) -> bool {

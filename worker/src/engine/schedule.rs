@@ -36,11 +36,11 @@ impl Schedule {
     pub(super) fn was_cut(&mut self) {
         self.last = Instant::now();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.next = self.last + until_next(wall, self.interval, self.shift).min(self.interval);
+        self.next = self.last + until_next(wall, self.interval, self.shift);
     }
 }
 
-/// From `wall` to the next multiple of `interval`, shifted.
+/// From `wall` to the next multiple of `interval`, shifted; `interval` at most.
 fn until_next(wall: Duration, interval: Duration, shift: Duration) -> Duration {
     let nanos = interval.as_nanos().max(1);
     let since = wall.saturating_sub(shift).as_nanos() % nanos;

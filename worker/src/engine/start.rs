@@ -60,6 +60,23 @@ pub(super) fn decide(assigned: Assigned, stored: &BTreeMap<i32, Progress>, incar
     }
 }
 
+/// Whether the ends of `assigned` are older than the progress that was read after them: then they are to be asked for again. Another worker may have read and stored what
+/// came in between, as when this one stood still; only an end that was asked for after progress above it was seen shows that records are gone. `above` remembers such
+/// progress from one time to the next.
+pub(super) fn ends_are_old(assigned: &[Assigned], stored: &BTreeMap<i32, Progress>, incarnation: i64, above: &mut BTreeMap<i32, i64>) -> bool {
+    let mut are_old = false;
+    for &Assigned { partition, high, .. } in assigned {
+        let progress = stored.get(&partition).filter(|progress| progress.epoch >= first_epoch(incarnation) && progress.next_offset > high);
+        let Some(progress) = progress else {
+            above.remove(&partition);
+            continue;
+        };
+        let seen = above.insert(partition, progress.next_offset);
+        are_old |= seen.is_none_or(|seen| seen <= high);
+    }
+    are_old
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -85,5 +102,23 @@ mod tests {
     fn starts(#[case] stored: &[(i32, Progress)], #[case] incarnation: i64, #[case] on_loss: OnDataLoss, #[case] start: Start) {
         let assigned = Assigned { partition: 3, low: 10, high: 90 };
         assert_eq!(decide(assigned, &stored.iter().copied().collect(), incarnation, on_loss), start);
+    }
+
+    #[test]
+    fn only_an_end_that_was_asked_for_after_the_progress_was_seen_shows_a_loss() {
+        let mut above = BTreeMap::new();
+        let mut look = |high, next_offset| {
+            let assigned = [Assigned { partition: 3, low: 0, high }, Assigned { partition: 4, low: 0, high: 5 }];
+            ends_are_old(&assigned, &BTreeMap::from([(3, progress(64, next_offset)), (4, progress(64, 5))]), 1, &mut above)
+        };
+        assert!(look(29, 104), "this worker stood still, and another went on");
+        assert!(look(110, 120), "and still does");
+        assert!(!look(130, 125), "now it is this one's turn");
+        assert!(look(90, 104), "the end is asked for again");
+        assert!(!look(90, 104), "and is the same: records are gone");
+        assert!(
+            !ends_are_old(&[Assigned { partition: 3, low: 0, high: 9 }], &BTreeMap::from([(3, progress(64, 104))]), 2, &mut BTreeMap::new()),
+            "a new topic"
+        );
     }
 }

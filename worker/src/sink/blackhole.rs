@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 
 use super::{Advance, Beginning, Progress, Sink, SinkError};
+use crate::dead_letters::DeadLetter;
 
 /// Counts rows.
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ impl Sink for BlackholeSink {
         Ok(())
     }
 
-    async fn commit(&mut self, advances: &[Advance]) -> Result<u64, SinkError> {
+    async fn commit(&mut self, advances: &[Advance], _letters: &[DeadLetter]) -> Result<u64, SinkError> {
         self.progress.extend(advances.iter().map(|advance| (advance.partition, advance.to)));
         Ok(std::mem::take(&mut self.rows))
     }

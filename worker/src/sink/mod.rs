@@ -3,7 +3,9 @@
 
 mod blackhole;
 mod cassandra;
-mod mysql;
+mod kafka;
+mod mongodb;
+pub(crate) mod mysql;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use tapeline_api::report::{Problem, ProblemClass};
 use tapeline_api::settings::{SinkSettings, WorkerSettings};
+use tapeline_query::plan::CheckedQuery;
 
+use crate::consumer::Membership;
+use crate::dead_letters::DeadLetter;
 use crate::settings::Credentials;
 
 /// How far a query is in a partition: the row of the progress table.
@@ -54,6 +59,31 @@ pub struct Advance {
     pub from: Progress,
     /// What is to be stored.
     pub to: Progress,
+}
+
+/// What became of a commit whose answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// It happened.
+    Done,
+    /// It did not.
+    Undone,
+    /// Somebody else has committed.
+    Fenced,
+}
+
+impl Doubt {
+    /// Decides by the progress that is stored now.
+    fn decide(advances: &[Advance], stored: &BTreeMap<i32, Progress>) -> Self {
+        let is = |pick: fn(&Advance) -> Progress| {
+            advances.iter().all(|advance| stored.get(&advance.partition).is_some_and(|stored| stored.place() == pick(advance).place()))
+        };
+        match (is(|advance| advance.to), is(|advance| advance.from)) {
+            (true, _) => Self::Done,
+            (false, true) => Self::Undone,
+            (false, false) => Self::Fenced,
+        }
+    }
 }
 
 /// Under which key the progress of this query is stored.
@@ -107,12 +137,12 @@ pub enum SinkError {
 impl SinkError {
     /// An outage of `class`.
     pub(crate) fn outage(class: ProblemClass, message: impl Into<String>) -> Self {
-        Self::Outage(Problem { class, message: message.into(), partition: None, offset: None })
+        Self::Outage(Problem::new(class, message))
     }
 
     /// A fault that stays.
     pub(crate) fn fatal(class: ProblemClass, message: impl Into<String>) -> Self {
-        Self::Fatal(Problem { class, message: message.into(), partition: None, offset: None })
+        Self::Fatal(Problem::new(class, message))
     }
 }
 
@@ -127,7 +157,7 @@ pub trait Sink {
     async fn store_starts(&mut self, beginnings: &[Beginning]) -> Result<(), SinkError>;
 
     /// Takes rows of the open micro-batch: the query's output columns in the types of `tapeline_query::sink::Canonical`, then, for a row-wise query, the
-    /// columns of `tapeline_query::schema::HIDDEN`.
+    /// columns of `tapeline_query::schema::hidden`, or for a merged one its order columns.
     fn push(&mut self, rows: RecordBatch);
 
     /// Whether it holds as much as it should: call [`Sink::drain`], and if it is full still, cut.
@@ -137,7 +167,13 @@ pub trait Sink {
     async fn drain(&mut self) -> Result<(), SinkError>;
 
     /// Writes all rows pushed since the last commit or discard, then (or with them) the progress. Returns the number of rows written.
-    async fn commit(&mut self, advances: &[Advance]) -> Result<u64, SinkError>;
+    /// `letters` are for the dead-letter topic, and empty unless [`Sink::commits_in_kafka`].
+    async fn commit(&mut self, advances: &[Advance], letters: &[DeadLetter]) -> Result<u64, SinkError>;
+
+    /// Whether its commit is a transaction of Kafka: then the dead letters are part of it, and so are the group's offsets.
+    fn commits_in_kafka(&self) -> bool {
+        false
+    }
 
     /// Forgets all rows pushed since the last commit.
     fn discard(&mut self);
@@ -147,6 +183,10 @@ pub trait Sink {
 pub enum AnySink {
     /// See [`cassandra`].
     Cassandra(Box<cassandra::CassandraSink>),
+    /// See [`kafka`].
+    Kafka(kafka::KafkaSink),
+    /// See [`mongodb`].
+    MongoDb(Box<mongodb::MongoDbSink>),
     /// See [`mysql`].
     MySql(Box<mysql::MySqlSink>),
     /// See [`blackhole`].
@@ -154,18 +194,27 @@ pub enum AnySink {
 }
 
 impl AnySink {
-    /// The sink that `settings` name. Nothing is connected yet.
-    #[must_use]
-    pub fn new(settings: &WorkerSettings, credentials: &Credentials, key: ProgressKey, columns: Vec<String>) -> Self {
-        match &settings.sink {
+    /// The sink that `settings` name, for what `query` gives, and for a member of its consumer group. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// The system refuses a thread, or a column of the sink's id or key is none of the query's.
+    pub fn new(settings: &WorkerSettings, credentials: &Credentials, key: ProgressKey, query: &CheckedQuery, membership: Membership) -> std::io::Result<Self> {
+        let columns = || -> Vec<String> { query.output().iter().map(|column| column.name.clone()).collect() };
+        Ok(match &settings.sink {
             SinkSettings::Cassandra { connection, table, nulls } => {
-                Self::Cassandra(Box::new(cassandra::CassandraSink::new(connection.clone(), credentials.clone(), table.clone(), *nulls, key, columns)))
+                Self::Cassandra(Box::new(cassandra::CassandraSink::new(connection.clone(), credentials.clone(), table.clone(), *nulls, key, query)))
             }
             SinkSettings::MySql { connection, table, mode } => {
-                Self::MySql(Box::new(mysql::MySqlSink::new(connection.clone(), credentials.clone(), table.clone(), *mode, Arc::new(key), columns)))
+                Self::MySql(Box::new(mysql::MySqlSink::new(connection.clone(), credentials.clone(), table.clone(), *mode, Arc::new(key), query)))
+            }
+            SinkSettings::MongoDb { connection, collection, id } => {
+                Self::MongoDb(Box::new(mongodb::MongoDbSink::new(connection.clone(), credentials.clone(), collection.clone(), id, key, &columns())?))
+            }
+            SinkSettings::Kafka { topic, key: key_columns } => {
+                Self::Kafka(kafka::KafkaSink::new(settings, topic.clone(), key_columns, key, columns(), membership)?)
             }
             SinkSettings::Blackhole => Self::Blackhole(blackhole::BlackholeSink::default()),
-        }
+        })
     }
 }
 
@@ -173,6 +222,8 @@ macro_rules! each {
     ($self:ident, $sink:ident => $call:expr) => {
         match $self {
             AnySink::Cassandra($sink) => $call,
+            AnySink::Kafka($sink) => $call,
+            AnySink::MongoDb($sink) => $call,
             AnySink::MySql($sink) => $call,
             AnySink::Blackhole($sink) => $call,
         }
@@ -200,11 +251,37 @@ impl Sink for AnySink {
         each!(self, sink => sink.drain().await)
     }
 
-    async fn commit(&mut self, advances: &[Advance]) -> Result<u64, SinkError> {
-        each!(self, sink => sink.commit(advances).await)
+    async fn commit(&mut self, advances: &[Advance], letters: &[DeadLetter]) -> Result<u64, SinkError> {
+        each!(self, sink => sink.commit(advances, letters).await)
+    }
+
+    fn commits_in_kafka(&self) -> bool {
+        each!(self, sink => sink.commits_in_kafka())
     }
 
     fn discard(&mut self) {
         each!(self, sink => sink.discard());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const fn at(epoch: i64, next_offset: i64) -> Progress {
+        Progress { epoch, next_offset, write_time: 5 }
+    }
+
+    #[rstest]
+    #[case::committed(&[(0, at(1, 20)), (1, at(1, 7))], Doubt::Done)]
+    #[case::aborted(&[(0, at(1, 10)), (1, at(1, 5))], Doubt::Undone)]
+    #[case::another_was_there(&[(0, at(1, 30)), (1, at(1, 5))], Doubt::Fenced)]
+    #[case::another_with_one_of_them(&[(0, at(1, 20)), (1, at(1, 5))], Doubt::Fenced)]
+    #[case::gone(&[(0, at(1, 20))], Doubt::Fenced)]
+    fn a_commit_in_doubt(#[case] stored: &[(i32, Progress)], #[case] expected: Doubt) {
+        let advances = [Advance { partition: 0, from: at(1, 10), to: at(1, 20) }, Advance { partition: 1, from: at(1, 5), to: at(1, 7) }];
+        assert_eq!(Doubt::decide(&advances, &stored.iter().copied().collect()), expected);
     }
 }

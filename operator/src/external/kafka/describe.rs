@@ -62,12 +62,12 @@ pub(super) async fn describe(natives: &Arc<Natives>, desired: &Desired, endpoint
     Ok(actual)
 }
 
-/// The topics whose settings matter: those that are ours, and the sources of dead letters.
+/// The topics whose settings matter: those that are ours, that of progress, and the sources of dead letters.
 fn with_settings(desired: &Desired) -> BTreeSet<&TopicName> {
     let mut wanted = BTreeSet::new();
     for topic in &desired.topics {
         match &topic.role {
-            Role::Managed { .. } => _ = wanted.insert(&topic.name),
+            Role::Managed { .. } | Role::Progress => _ = wanted.insert(&topic.name),
             Role::DeadLetter { source } => wanted.extend([&topic.name, source]),
             Role::LookedUp | Role::Taken { .. } => {}
         }

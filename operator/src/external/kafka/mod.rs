@@ -15,7 +15,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tapeline_api::TradingPipelineSpec;
 use tapeline_api::names::TopicName;
 use tapeline_api::pipeline::kafka::Kafka;
+use tapeline_api::pipeline::queries::Target;
 use tapeline_api::pipeline::status::ResourceKind;
+use tapeline_api::progress::PROGRESS_TOPIC;
 use tapeline_api::settings::RESERVED_CLIENT_PROPERTIES;
 
 use super::{ExternalError, Node};
@@ -73,7 +75,7 @@ pub enum Role {
         /// Settings.
         config: BTreeMap<String, String>,
     },
-    /// Declared as somebody else's, or only named by a stream or producer.
+    /// Declared as somebody else's, or only named by a stream, a sink or a producer.
     LookedUp,
     /// Declared, but managed by another pipeline: only one can, or each would undo the other's settings.
     Taken {
@@ -85,10 +87,12 @@ pub enum Role {
         /// The stream's topic, whose partitions and largest message decide.
         source: TopicName,
     },
+    /// [`PROGRESS_TOPIC`], which is created when missing and shared by all pipelines of the Kafka cluster.
+    Progress,
 }
 
 impl Desired {
-    /// The topics that `spec` names: declared ones, then those that only streams and producers name.
+    /// The topics that `spec` names: declared ones, then those that only streams, sinks and producers name.
     #[must_use]
     pub fn of(spec: &TradingPipelineSpec) -> Self {
         let mut topics = Vec::new();
@@ -102,16 +106,29 @@ impl Desired {
             topics.push(DesiredTopic { name: topic.name.clone(), field: format!("spec.kafka.topics[{index}]"), role });
         }
         let mut desired = Self { topics };
+        if let Some(index) = spec.queries.iter().position(|query| matches!(query.sink.target(), Some(Target::Kafka(_))))
+            && let Ok(progress) = PROGRESS_TOPIC.parse()
+        {
+            desired.add(&progress, format!("spec.queries[{index}].sink.kafka"), Role::Progress);
+        }
         for (index, stream) in spec.streams.iter().enumerate() {
-            if let Some(dead_letters) = &stream.dead_letter_topic {
+            // That nothing else may be written to the topic of progress is told elsewhere.
+            if let Some(dead_letters) = stream.dead_letter_topic.as_ref().filter(|topic| topic.as_str() != PROGRESS_TOPIC) {
                 desired.add(dead_letters, format!("spec.streams[{index}].deadLetterTopic"), Role::DeadLetter { source: stream.topic.clone() });
             }
         }
         for (index, stream) in spec.streams.iter().enumerate() {
             desired.add(&stream.topic, format!("spec.streams[{index}].topic"), Role::LookedUp);
         }
+        for (index, query) in spec.queries.iter().enumerate() {
+            if let Some(Target::Kafka(sink)) = query.sink.target() {
+                desired.add(&sink.topic, format!("spec.queries[{index}].sink.kafka.topic"), Role::LookedUp);
+            }
+        }
         for (index, producer) in spec.producers.iter().enumerate() {
-            desired.add(&producer.topic, format!("spec.producers[{index}].topic"), Role::LookedUp);
+            for (field, topic) in producer.topics() {
+                desired.add(topic, format!("spec.producers[{index}].{field}"), Role::LookedUp);
+            }
         }
         desired
     }

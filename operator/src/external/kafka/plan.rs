@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tapeline_api::names::TopicName;
 use tapeline_api::pipeline::status::{Origin, ResourceKind, TopicStatus};
+use tapeline_api::progress::PROGRESS_TOPIC_CONFIG;
 
 use super::describe::MAX_MESSAGE_BYTES;
 use super::{Actual, ActualTopic, Contested, Desired, DesiredTopic, Role, same};
@@ -15,6 +16,9 @@ use crate::external::{ExternalError, NodePlan, NodeState, Owner, Recorded, Recor
 
 /// What a dead-letter topic takes beyond its source: a bad record with its headers.
 pub(super) const DEAD_LETTER_ROOM: i64 = 64 * 1024;
+
+/// The setting that makes a topic keep the last record of each key.
+const CLEANUP_POLICY: &str = "cleanup.policy";
 
 /// What must happen to the topics of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,14 +149,21 @@ impl Context<'_> {
 
     fn taken(&self, manager: &str) -> TopicPlan {
         let message = format!(
-            "topic {:?} is managed by pipeline {manager}, which is older; only one pipeline can manage it: take it out of spec.kafka.topics here (streams and \
-            producers may name it all the same), or out of the other pipeline",
+            "topic {:?} is managed by pipeline {manager}, which is older; only one pipeline can manage it: take it out of spec.kafka.topics here (streams, \
+            sinks and producers may name it all the same), or out of the other pipeline",
             self.name()
         );
         self.settled(NodeState::Refused(vec![Refusal::new(RefusalReason::ResourceConflict, &self.topic.field, message)]), None)
     }
 
     fn loss(&self) -> String {
+        if self.topic.role == Role::Progress {
+            return format!(
+                "topic {:?} had been deleted and was created again, empty: queries into topics begin at their startFrom again, or at the start of their topic, and \
+                what they had published is published twice",
+                self.name()
+            );
+        }
         format!(
             "topic {:?} had been deleted and was created again, empty: records that no query had read are gone, and the queries go on with what comes from now on; \
              send the missing records again",
@@ -175,6 +186,11 @@ impl Context<'_> {
                 self.create(vec![create], config.keys().cloned().collect())
             }
             Role::DeadLetter { source } => self.missing_dead_letters(desired, source),
+            Role::Progress => {
+                let config = PROGRESS_TOPIC_CONFIG.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+                // Where a query's progress is must not depend on a number of partitions.
+                self.create(vec![Op::Create { partitions: 1, replication_factor: -1, config }], Vec::new())
+            }
             Role::Taken { by } => self.taken(by),
         }
     }
@@ -241,6 +257,10 @@ impl Context<'_> {
             }
             Role::DeadLetter { source } => {
                 self.fit(&mut plan.steps, there, source);
+                Vec::new()
+            }
+            Role::Progress => {
+                self.keep_compacted(&mut plan.steps, there);
                 Vec::new()
             }
             Role::LookedUp | Role::Taken { .. } => Vec::new(),
@@ -320,6 +340,26 @@ impl Context<'_> {
             plan.changed(format!("topic {:?}: {}", self.name(), changes(&set, &BTreeSet::new())));
             plan.ops.push(Op::Configure { set, reset: BTreeSet::new(), repaired: BTreeSet::new() });
         }
+    }
+
+    /// The topic of progress may have been created by somebody else, with the brokers' default, which deletes what is old: also the progress of a query at rest.
+    fn keep_compacted(&self, plan: &mut NodePlan<Op>, there: &ActualTopic) {
+        if there.config.get(CLEANUP_POLICY).and_then(Option::as_deref) == Some("compact") {
+            return;
+        }
+        if there.config.values().any(Option::is_none) {
+            let message = format!(
+                "topic {:?} deletes old records, and with them the progress of queries at rest; Tapeline cannot change that without losing a setting whose value Kafka \
+                does not show: run kafka-configs.sh --alter --entity-type topics --entity-name {} --add-config cleanup.policy=compact",
+                self.name(),
+                self.name()
+            );
+            plan.refuse(vec![Refusal::new(RefusalReason::Incompatible, &self.topic.field, message)]);
+            return;
+        }
+        let set = BTreeMap::from([(CLEANUP_POLICY.to_owned(), "compact".to_owned())]);
+        plan.changed(format!("topic {:?}: {}", self.name(), changes(&set, &BTreeSet::new())));
+        plan.ops.push(Op::Configure { set, reset: BTreeSet::new(), repaired: BTreeSet::new() });
     }
 }
 

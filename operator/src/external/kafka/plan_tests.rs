@@ -239,6 +239,68 @@ fn the_largest_dead_letter_only_grows(#[case] has: i64, #[case] ops: Vec<Op>) {
     assert_eq!(single(dead_letters(), &actual(&[("t", own), ("source", there(4, &[]))]), &[], &[]).steps.ops, ops);
 }
 
+fn progress(actual: &Actual, resources: &[ResourceStatus], topics: &[TopicStatus]) -> TopicPlan {
+    let name = topic(tapeline_api::progress::PROGRESS_TOPIC);
+    let desired = Desired { topics: vec![DesiredTopic { name, field: "spec.queries[0].sink.kafka".into(), role: Role::Progress }] };
+    plan(&desired, actual, Recorded { topics, resources }, &owner(), &Contested::default()).topics.into_iter().next().unwrap()
+}
+
+#[test]
+fn progress_is_kept_in_a_compacted_topic_of_small_segments() {
+    let plan = progress(&actual(&[]), &[], &[]);
+    let config = tapeline_api::progress::PROGRESS_TOPIC_CONFIG.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert!(config.contains(&("cleanup.policy".to_owned(), "compact".to_owned())));
+    assert_eq!(plan.steps.ops, vec![Op::Create { partitions: 1, replication_factor: -1, config: config.into() }]);
+    assert_eq!((plan.steps.origin, plan.steps.loss), (Some(Origin::Created), None));
+}
+
+#[rstest]
+#[case::as_it_should_be(&[("cleanup.policy", "compact"), ("segment.bytes", "1073741824")], vec![])]
+#[case::as_the_brokers_create_it(&[], vec![configure(&[("cleanup.policy", "compact")], &[], &[])])]
+#[case::deletes_as_well(&[("cleanup.policy", "compact,delete")], vec![configure(&[("cleanup.policy", "compact")], &[], &[])])]
+fn progress_is_never_deleted_for_its_age(#[case] has: &[(&str, &str)], #[case] ops: Vec<Op>) {
+    let plan = progress(&actual(&[("tapeline-progress", there(3, has))]), &[], &[]);
+    assert_eq!((plan.steps.ops, plan.steps.origin, plan.steps.loss), (ops, Some(Origin::Adopted), None));
+}
+
+#[test]
+fn progress_with_a_hidden_setting_is_left_to_a_person() {
+    let mut hidden = there(1, &[]);
+    hidden.config.insert("secret".into(), None);
+    let plan = progress(&actual(&[("tapeline-progress", hidden)]), &[], &[]);
+    assert_eq!((plan.steps.ops, refusals(&plan.steps.state)), (vec![], vec![(RefusalReason::Incompatible, "spec.queries[0].sink.kafka")]));
+}
+
+#[test]
+fn progress_that_vanished_is_told() {
+    let resource = ResourceStatus { name: "tapeline-progress".into(), ..resource(Origin::Created) };
+    let status = TopicStatus { name: topic("tapeline-progress"), ..status(Some(1), Some(1), &[]) };
+    let plan = progress(&actual(&[]), &[resource], &[status]);
+    assert!(matches!(plan.steps.state, NodeState::Recreated(_)));
+    assert!(plan.steps.loss.is_some_and(|loss| loss.contains("published twice")));
+}
+
+#[test]
+fn what_sinks_write_to_is_looked_up_and_its_progress_is_wanted_once() {
+    let spec: tapeline_api::TradingPipelineSpec = serde_json::from_value(serde_json::json!({
+        "kafka": {"bootstrapServers": "kafka:9092", "topics": [{"name": "declared"}]},
+        "queries": [
+            {"name": "nowhere", "sql": "", "sink": {"blackhole": {}}},
+            {"name": "first", "sql": "", "sink": {"kafka": {"topic": "declared"}}},
+            {"name": "second", "sql": "", "sink": {"kafka": {"topic": "elsewhere"}}},
+        ],
+    }))
+    .unwrap();
+    let topics: Vec<(String, String, bool)> =
+        Desired::of(&spec).topics.into_iter().map(|topic| (topic.name.to_string(), topic.field, topic.role == Role::LookedUp)).collect();
+    let expected = [
+        ("declared", "spec.kafka.topics[0]", false),
+        ("tapeline-progress", "spec.queries[1].sink.kafka", false),
+        ("elsewhere", "spec.queries[2].sink.kafka.topic", true),
+    ];
+    assert_eq!(topics, expected.map(|(name, field, looked_up)| (name.to_owned(), field.to_owned(), looked_up)));
+}
+
 #[test]
 fn dead_letters_wait_for_a_source_that_nobody_here_creates() {
     let plan = single(dead_letters(), &actual(&[]), &[], &[]);

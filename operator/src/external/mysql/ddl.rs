@@ -61,9 +61,8 @@ pub(super) fn create_table(database: &SqlName, table: &MySqlTable) -> String {
     format!("CREATE TABLE IF NOT EXISTS {} ({}) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4", qualified(database, &table.name), parts.join(", "))
 }
 
-pub(super) fn add_columns(database: &SqlName, table: &MySqlTable, columns: &[&MySqlColumn]) -> String {
-    let columns: Vec<String> = columns.iter().map(|declared| format!("ADD COLUMN {}", column(table, declared))).collect();
-    format!("ALTER TABLE {} {}", qualified(database, &table.name), columns.join(", "))
+pub(super) fn add_column(database: &SqlName, table: &MySqlTable, declared: &MySqlColumn) -> String {
+    format!("ALTER TABLE {} ADD COLUMN {}", qualified(database, &table.name), column(table, declared))
 }
 
 pub(super) fn modify_columns(database: &SqlName, table: &SqlName, columns: &[String]) -> String {

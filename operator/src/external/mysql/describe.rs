@@ -233,7 +233,7 @@ mod tests {
     fn desired(nullable: bool) -> DesiredTable {
         let columns = json!([{"name": "ticker", "type": "varchar(16)"}, {"name": "shares", "type": "int", "nullable": nullable}]);
         let table = serde_json::from_value(json!({"name": "profile", "columns": columns, "primaryKey": ["ticker"]})).unwrap();
-        DesiredTable { table, field: "spec.mysql.tables[0]".into(), rows: None }
+        DesiredTable { table, field: "spec.mysql.tables[0]".into(), rows: None, added: std::collections::BTreeSet::new() }
     }
 
     fn shape(columns: &[(&str, &str, bool)]) -> TableShape {

@@ -11,7 +11,7 @@ mod shape;
 mod tables;
 mod views;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tapeline_api::names::SqlName;
@@ -65,6 +65,8 @@ pub struct DesiredTable {
     pub field: String,
     /// The text of `rowsFrom`, a CSV file; `None` where nothing is declared, or while the ConfigMap is not there.
     pub rows: Option<Arc<str>>,
+    /// Those of its columns that nobody declared: mode Merge needs them.
+    pub added: BTreeSet<SqlName>,
 }
 
 /// A view that a pipeline asks for.
@@ -84,6 +86,7 @@ impl Desired {
             table: table.clone(),
             field: format!("spec.mysql.tables[{index}]"),
             rows: table.rows_from.as_ref().and_then(|_| rows.get(&table.name).cloned()),
+            added: BTreeSet::new(),
         };
         let view = |(index, view): (usize, &View)| DesiredView { view: view.clone(), field: format!("spec.mysql.views[{index}]") };
         Self {

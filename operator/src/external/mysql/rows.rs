@@ -141,6 +141,7 @@ fn cell(text: &str, column: &MySqlColumn, key: bool) -> Result<Cell, String> {
             count if count <= usize::from(length) => Ok(Cell::Text(text.to_owned())),
             count => Err(format!("{} has {count} characters and a {type_} holds {length}", shorten(text))),
         },
+        MySqlType::Binary(_) => Err(format!("a {type_} is written by Tapeline itself")),
         MySqlType::Text => Ok(Cell::Text(text.to_owned())),
         MySqlType::Date => text.parse::<Date>().map(|date| Cell::Text(date.to_string())).map_err(|_| format!("{}; write it as 2024-08-25", wrong())),
         MySqlType::Timestamp(_) | MySqlType::Datetime(_) => {

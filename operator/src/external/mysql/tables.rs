@@ -82,7 +82,13 @@ fn existing(context: &Context<'_>, plan: &mut NodePlan, desired: &DesiredTable, 
     for (index, column) in table.columns.iter().enumerate() {
         let field = format!("{}.columns[{index}]", desired.field);
         let decision = match shape.column(column.name.as_str()) {
-            None => addition(table, column, rows, &name).map(|()| missing.push(column)),
+            None => addition(table, column, shape, rows, &name).map(|()| missing.push(column)),
+            Some(actual) if desired.added.contains(&column.name) => {
+                if !serves(actual.type_, column.type_) {
+                    plan.refuse(vec![Refusal::new(RefusalReason::Incompatible, &desired.field, taken(&name, column, actual))]);
+                }
+                Ok(())
+            }
             Some(actual) => modification(table, column, actual).map(|how| modified.extend(how.map(|how| (ddl::widened(table, column, actual), how)))),
         };
         if let Err((reason, part, message)) = decision {
@@ -93,7 +99,8 @@ fn existing(context: &Context<'_>, plan: &mut NodePlan, desired: &DesiredTable, 
     if !missing.is_empty() {
         let names: Vec<&str> = missing.iter().map(|column| column.name.as_str()).collect();
         plan.changed(format!("added to table {name}: {}", names.join(", ")));
-        plan.ops.push(Op::Alter(ddl::add_columns(database, table, &missing)));
+        // One by one: what another operator adds at the same moment leaves out none of the rest.
+        plan.ops.extend(missing.iter().map(|column| Op::Alter(ddl::add_column(database, table, column))));
     }
     modify(plan, desired, database, modified, rows);
     let mut taken: Vec<String> = shape.indexes.iter().map(|index| index.name.clone()).collect();
@@ -128,8 +135,27 @@ fn modify(plan: &mut NodePlan, desired: &DesiredTable, database: &SqlName, modif
 /// Reason, what is appended to the column's field, message; `{table}` stands for the quoted table.
 type No = (RefusalReason, &'static str, String);
 
+/// A column that mode Merge needs is somebody's.
+fn taken(name: &str, column: &MySqlColumn, actual: &ColumnShape) -> String {
+    format!(
+        "table {name} has a column {} of type {}, and mode Merge needs a column of that name and type {} for its own use: rename it, or the query's column",
+        column.name, actual.type_text, column.type_
+    )
+}
+
 /// Whether a column can be added.
-fn addition(table: &MySqlTable, column: &MySqlColumn, rows: Option<u64>, name: &str) -> Result<(), No> {
+fn addition(table: &MySqlTable, column: &MySqlColumn, shape: &TableShape, rows: Option<u64>, name: &str) -> Result<(), No> {
+    // To MySQL they are one.
+    if let Some(same) = shape.columns.iter().find(|actual| actual.name.eq_ignore_ascii_case(column.name.as_str())) {
+        let message = format!(
+            "table {name} has the column {:?}, which is {:?} to MySQL but not to a query: run: ALTER TABLE {{table}} RENAME COLUMN `{}` TO `{}`",
+            same.name,
+            column.name.as_str(),
+            same.name.replace('`', "``"),
+            column.name
+        );
+        return Err((RefusalReason::Incompatible, ".name", message));
+    }
     // The rows that are there would all get MySQL's idea of a value: 0, or the empty text.
     if !column.nullable && !is_key(table, &column.name) && rows != Some(0) {
         let message = format!(

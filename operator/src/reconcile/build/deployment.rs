@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::Resource;
 use kube::api::ObjectMeta;
+use serde::Serialize;
 use tapeline_api::TradingPipeline;
 use tapeline_api::settings::HTTP_PORT;
 
@@ -71,7 +73,7 @@ pub fn deployment(pipeline: &TradingPipeline, workload: &Workload, live: Option<
 
 /// Whether `live` is `built` already, so that nothing needs to be sent.
 #[must_use]
-pub fn is_applied(built: &Deployment, live: &Deployment) -> bool {
+pub fn is_applied<K: Resource + Serialize>(built: &K, live: &K) -> bool {
     annotation(live, BUILT_HASH) == annotation(built, BUILT_HASH)
         && match (serde_json::to_value(built), serde_json::to_value(live)) {
             (Ok(built), Ok(live)) => is_subset(&built, &live),
@@ -90,16 +92,22 @@ pub fn is_rolled_out(live: &Deployment) -> bool {
     status.observed_generation >= live.metadata.generation && status.updated_replicas.unwrap_or(0) == replicas && has_pods && complete
 }
 
-/// An annotation of a Deployment.
+/// An annotation of an object.
 #[must_use]
-pub fn annotation<'a>(deployment: &'a Deployment, key: &str) -> Option<&'a str> {
-    deployment.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+pub fn annotation<'a, K: Resource>(object: &'a K, key: &str) -> Option<&'a str> {
+    object.meta().annotations.as_ref()?.get(key).map(String::as_str)
 }
 
 /// The ConfigMap that the template of `live` mounts.
 #[must_use]
 pub fn settings_of(live: &Deployment) -> Option<&str> {
-    let volumes = live.spec.as_ref()?.template.spec.as_ref()?.volumes.as_ref()?;
+    settings_in(&live.spec.as_ref()?.template)
+}
+
+/// The ConfigMap that a template mounts.
+#[must_use]
+pub fn settings_in(template: &PodTemplateSpec) -> Option<&str> {
+    let volumes = template.spec.as_ref()?.volumes.as_ref()?;
     let sources = volumes.iter().filter(|volume| volume.name == "tapeline").find_map(|volume| volume.projected.as_ref()?.sources.as_ref())?;
     sources.iter().find_map(|source| source.config_map.as_ref()).map(|source| source.name.as_str())
 }
@@ -143,13 +151,15 @@ fn template_is(template: &PodTemplateSpec, live: &Deployment) -> bool {
     matches!((serde_json::to_value(template), live), (Ok(built), Some(Ok(live))) if is_subset(&built, &live))
 }
 
-fn selector(pipeline: &str, workload: &Workload) -> BTreeMap<String, String> {
+/// The labels that tell the pods of an item from all others.
+pub(super) fn selector(pipeline: &str, workload: &Workload) -> BTreeMap<String, String> {
     let mut labels = labels(pipeline, workload.kind, workload.name.as_str());
     labels.retain(|key, _| matches!(key.as_str(), PIPELINE_LABEL | QUERY_LABEL | PRODUCER_LABEL));
     labels
 }
 
-fn template(pipeline: &TradingPipeline, workload: &Workload) -> PodTemplateSpec {
+/// The pod of an item.
+pub(super) fn template(pipeline: &TradingPipeline, workload: &Workload) -> PodTemplateSpec {
     let name = pipeline.metadata.name.as_deref().unwrap_or_default();
     let workers = pipeline.spec.workers.clone().unwrap_or_default();
     // Ours win: the operator finds its pods by them.
@@ -160,7 +170,7 @@ fn template(pipeline: &TradingPipeline, workload: &Workload) -> PodTemplateSpec 
         .credentials
         .iter()
         .map(|credentials| credentials.version.as_str())
-        .chain(workload.data.iter().map(|(_, _, version)| version.as_str()))
+        .chain(workload.data.iter().map(|(_, _, version)| version.as_str()).filter(|version| !version.is_empty()))
         .collect();
     if !versions.is_empty() {
         annotations.insert(MOUNTED_VERSION.to_owned(), versions.join(","));
@@ -255,10 +265,7 @@ fn volume(pipeline: &str, workload: &Workload) -> Volume {
     sources.extend(workload.credentials.iter().map(|credentials| VolumeProjection {
         secret: Some(SecretProjection {
             name: credentials.secret.to_string(),
-            items: Some(vec![
-                path(credentials.username_key.as_str(), format!("credentials/{}/username", credentials.folder)),
-                path(credentials.password_key.as_str(), format!("credentials/{}/password", credentials.folder)),
-            ]),
+            items: Some(credentials.files.iter().map(|(key, file)| path(key.as_str(), format!("credentials/{}/{file}", credentials.folder))).collect()),
             optional: None,
         }),
         ..VolumeProjection::default()

@@ -1,12 +1,14 @@
-//! Builds the Kubernetes objects of a pipeline: for each query and producer a ConfigMap with its settings and a Deployment. Pure: what is known of the outside
-//! comes in, objects come out. `settings` says what the program inside is told, `deployment` how it runs.
+//! Builds the Kubernetes objects of a pipeline: for each query and producer a ConfigMap with its settings and a Deployment, or a CronJob where it has a schedule.
+//! Pure: what is known of the outside comes in, objects come out. `settings` says what the program inside is told, `deployment` and `cron_job` how it runs.
 
+pub mod cron_job;
 pub mod deployment;
 pub mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -17,6 +19,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tapeline_api::TradingPipeline;
 use tapeline_api::names::{DataKey, ItemName, ObjectName};
+use tapeline_api::pipeline::CredentialsSecretRef;
 use tapeline_api::pipeline::workers::Resources;
 
 /// The label on every object of a pipeline that says which.
@@ -60,17 +63,24 @@ impl Kind {
 
 /// A Secret that a pod mounts, as it was when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The folder under the credentials' folder: `mysql` or `cassandra`.
+pub struct MountedSecret {
+    /// The folder under the credentials' folder: `mysql`, `cassandra`, `mongodb` or `feed`.
     pub folder: &'static str,
     /// The Secret.
     pub secret: ObjectName,
-    /// The key of the user name.
-    pub username_key: DataKey,
-    /// The key of the password.
-    pub password_key: DataKey,
+    /// Which of its keys become which files in the folder.
+    pub files: Vec<(DataKey, String)>,
     /// The Secret's uid and resourceVersion: pods roll when it moves. Never a hash of the content, which whoever may view pods could guess offline.
     pub version: String,
+}
+
+impl MountedSecret {
+    /// The user and password of a store, under the names that clients read them by.
+    #[must_use]
+    pub fn user(folder: &'static str, reference: &CredentialsSecretRef, version: String) -> Self {
+        let files = vec![(reference.username_key.clone(), "username".to_owned()), (reference.password_key.clone(), "password".to_owned())];
+        Self { folder, secret: reference.name.clone(), files, version }
+    }
 }
 
 /// Everything that the objects of one query or producer are built from.
@@ -87,8 +97,8 @@ pub struct Workload {
     /// `imagePullPolicy`; the cluster's default when absent.
     pub image_pull_policy: Option<String>,
     /// Secrets that it mounts.
-    pub credentials: Vec<Credentials>,
-    /// A ConfigMap with a file to replay, its key, and its uid and resourceVersion.
+    pub credentials: Vec<MountedSecret>,
+    /// A ConfigMap with a file to send or replay, its key, and its uid and resourceVersion, or nothing: pods roll when that moves.
     pub data: Option<(ObjectName, DataKey, String)>,
     /// CPU and memory.
     pub resources: ResourceRequirements,
@@ -96,10 +106,25 @@ pub struct Workload {
     pub replicas: i32,
     /// What must never run in two versions at once (SQL and sink; source): a change of it stops the old pods before the new ones start.
     pub exclusive: String,
+    /// When it runs, if not all the time.
+    pub schedule: Option<Timed>,
+}
+
+/// When a scheduled producer runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timed {
+    /// As Kubernetes takes it.
+    pub cron: String,
+    /// Its time zone.
+    pub time_zone: String,
+    /// Whether no further run begins.
+    pub suspend: bool,
+    /// After which a run gives up.
+    pub time_limit: Duration,
 }
 
 impl Workload {
-    /// The Deployment's name.
+    /// The name of its Deployment or CronJob.
     #[must_use]
     pub fn object_name(&self, pipeline: &str) -> String {
         object_name(pipeline, self.kind, self.name.as_str())

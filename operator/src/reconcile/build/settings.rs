@@ -1,19 +1,27 @@
 //! What a worker and a producer are told: the settings documents, from the specification and from what was learned of the cluster.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tapeline_api::TradingPipelineSpec;
 use tapeline_api::pipeline::cassandra::Cassandra;
 use tapeline_api::pipeline::kafka::Kafka;
+use tapeline_api::pipeline::mongodb::MongoDb;
 use tapeline_api::pipeline::mysql::MySql;
 use tapeline_api::pipeline::producers::Producer;
-use tapeline_api::pipeline::queries::Query;
+use tapeline_api::pipeline::queries::{Query, Target};
+use tapeline_api::pipeline::references::ReferenceTable;
 use tapeline_api::pipeline::streams::Stream;
-use tapeline_api::settings::{CassandraConnection, FORMAT_VERSION, KafkaSettings, MySqlConnection, ProducerSettings, SinkSettings, WorkerSettings};
+use tapeline_api::settings::{
+    CassandraConnection, FORMAT_VERSION, KafkaSettings, MongoDbConnection, MySqlConnection, Once, ProducerSettings, ReferenceSettings, SinkSettings,
+    WorkerSettings,
+};
 
 /// Between two cuts when a query says nothing.
 const DEFAULT_INTERVAL_MS: u64 = 10_000;
+/// Between two loads of a reference that says nothing.
+const DEFAULT_REFRESH: Duration = Duration::from_mins(1);
 /// Seconds from SIGTERM to SIGKILL when the pipeline says nothing.
 pub const DEFAULT_GRACE_SECONDS: i64 = 60;
 
@@ -30,7 +38,14 @@ pub struct Identity<'a> {
 
 /// The settings of a query's workers. None where the sink names a store that the pipeline does not have, which validation has refused.
 #[must_use]
-pub fn worker(identity: Identity<'_>, spec: &TradingPipelineSpec, query: &Query, stream: &Stream, topic_incarnation: i64) -> Option<WorkerSettings> {
+pub fn worker(
+    identity: Identity<'_>,
+    spec: &TradingPipelineSpec,
+    query: &Query,
+    stream: &Stream,
+    references: &[ReferenceTable],
+    topic_incarnation: i64,
+) -> Option<WorkerSettings> {
     let trigger = query.trigger.as_ref();
     Some(WorkerSettings {
         format_version: FORMAT_VERSION,
@@ -41,6 +56,7 @@ pub fn worker(identity: Identity<'_>, spec: &TradingPipelineSpec, query: &Query,
         group_id: format!("{}{}", group_prefix(identity, &spec.kafka), query.name),
         stream: stream.clone(),
         topic_incarnation,
+        references: references.iter().filter_map(|table| reference(spec, table)).collect(),
         sql: query.sql.clone(),
         trigger_interval_ms: trigger
             .and_then(|trigger| trigger.interval.as_ref())
@@ -48,6 +64,18 @@ pub fn worker(identity: Identity<'_>, spec: &TradingPipelineSpec, query: &Query,
         max_rows: trigger.and_then(|trigger| trigger.max_rows).and_then(|rows| u64::try_from(rows).ok()),
         sink: sink(spec, query)?,
         grace_period_seconds: u64::try_from(grace_seconds(spec)).unwrap_or_default(),
+    })
+}
+
+/// Where the rows of a reference are.
+fn reference(spec: &TradingPipelineSpec, table: &ReferenceTable) -> Option<ReferenceSettings> {
+    let declared = spec.references.iter().find(|reference| reference.name == table.name)?;
+    let refresh = declared.refresh.as_ref().map_or(DEFAULT_REFRESH, tapeline_api::duration::GoDuration::get);
+    Some(ReferenceSettings {
+        table: table.clone(),
+        connection: mysql(spec.mysql.as_ref()?),
+        source: declared.mysql.clone(),
+        refresh_ms: u64::try_from(refresh.as_millis()).unwrap_or(u64::MAX),
     })
 }
 
@@ -62,6 +90,7 @@ pub fn producer(identity: Identity<'_>, spec: &TradingPipelineSpec, producer: &P
         kafka: kafka(&spec.kafka),
         topic: producer.topic.clone(),
         source: producer.source.clone(),
+        once: producer.schedule.as_ref().map(|schedule| Once { time_limit_ms: u64::try_from(schedule.time_limit.get().as_millis()).unwrap_or(u64::MAX) }),
         mysql: needs_symbols(producer).then_some(spec.mysql.as_ref()).flatten().map(mysql),
     }
 }
@@ -111,18 +140,28 @@ pub fn text(value: &IntOrString) -> String {
 }
 
 fn sink(spec: &TradingPipelineSpec, query: &Query) -> Option<SinkSettings> {
-    if let Some(sink) = &query.sink.cassandra {
-        let connection = cassandra(spec.cassandra.as_ref()?);
-        return Some(SinkSettings::Cassandra { connection, table: sink.table.clone(), nulls: sink.nulls });
-    }
-    if let Some(sink) = &query.sink.mysql {
-        return Some(SinkSettings::MySql { connection: mysql(spec.mysql.as_ref()?), table: sink.table.clone(), mode: sink.mode });
-    }
-    query.sink.blackhole.as_ref().map(|_| SinkSettings::Blackhole)
+    Some(match query.sink.target()? {
+        Target::Cassandra(sink) => SinkSettings::Cassandra { connection: cassandra(spec.cassandra.as_ref()?), table: sink.table.clone(), nulls: sink.nulls },
+        Target::MySql(sink) => SinkSettings::MySql { connection: mysql(spec.mysql.as_ref()?), table: sink.table.clone(), mode: sink.mode },
+        Target::MongoDb(sink) => {
+            SinkSettings::MongoDb { connection: mongodb(spec.mongodb.as_ref()?), collection: sink.collection.clone(), id: sink.id.clone() }
+        }
+        Target::Kafka(sink) => SinkSettings::Kafka { topic: sink.topic.clone(), key: sink.key.clone() },
+        Target::Blackhole => SinkSettings::Blackhole,
+    })
 }
 
 fn cassandra(cassandra: &Cassandra) -> CassandraConnection {
     CassandraConnection { contact_points: cassandra.contact_points.clone(), keyspace: cassandra.keyspace.clone(), replication: cassandra.replication.class }
+}
+
+fn mongodb(mongodb: &MongoDb) -> MongoDbConnection {
+    MongoDbConnection {
+        hosts: mongodb.hosts.clone(),
+        replica_set: mongodb.replica_set.clone(),
+        auth_source: mongodb.auth_source.clone(),
+        database: mongodb.database.clone(),
+    }
 }
 
 fn mysql(mysql: &MySql) -> MySqlConnection {

@@ -1,9 +1,12 @@
 //! Whole built objects as snapshots, and the decisions between one version of a Deployment and the next.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
 use rstest::rstest;
 use tapeline_api::TradingPipeline;
 
+use super::cron_job::{self, cron_job};
 use super::deployment::{OLD_SETTINGS, annotation, deployment, is_applied, is_rolled_out, old_settings};
 use super::settings::{self, Identity};
 use super::*;
@@ -15,19 +18,14 @@ fn fixture() -> TradingPipeline {
     pipeline(good())
 }
 
-fn credentials(folder: &'static str) -> Credentials {
-    Credentials {
-        folder,
-        secret: folder.parse().unwrap(),
-        username_key: "username".parse().unwrap(),
-        password_key: "password".parse().unwrap(),
-        version: format!("{folder}-uid.7"),
-    }
+fn credentials(folder: &'static str) -> MountedSecret {
+    let reference = serde_json::from_value(serde_json::json!({"name": folder})).unwrap();
+    MountedSecret::user(folder, &reference, format!("{folder}-uid.7"))
 }
 
 fn query(pipeline: &TradingPipeline, index: usize, folder: &'static str) -> Workload {
     let query = &pipeline.spec.queries[index];
-    let settings = settings::worker(IDENTITY, &pipeline.spec, query, &pipeline.spec.streams[0], 1).unwrap();
+    let settings = settings::worker(IDENTITY, &pipeline.spec, query, &pipeline.spec.streams[0], &[], 1).unwrap();
     Workload {
         kind: Kind::Query,
         name: query.name.clone(),
@@ -39,6 +37,7 @@ fn query(pipeline: &TradingPipeline, index: usize, folder: &'static str) -> Work
         resources: resources(None, None),
         replicas: 2,
         exclusive: query.sql.clone(),
+        schedule: None,
     }
 }
 
@@ -55,6 +54,7 @@ fn producer(pipeline: &TradingPipeline) -> Workload {
         resources: resources(None, None),
         replicas: 1,
         exclusive: String::new(),
+        schedule: None,
     }
 }
 
@@ -91,6 +91,49 @@ fn the_deployment_of_a_query() {
 fn the_deployment_of_a_producer() {
     let pipeline = fixture();
     insta::assert_yaml_snapshot!(deployment(&pipeline, &producer(&pipeline), None));
+}
+
+/// The producer with a schedule, beside the pipeline's own affinity.
+fn scheduled() -> (TradingPipeline, Workload, Timed) {
+    let mut object = good();
+    object["spec"]["producers"][1]["schedule"] = serde_json::json!({"cron": "*/5 * * * *", "timeZone": "Asia/Jakarta"});
+    let far_from = serde_json::json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "noisy"}}});
+    object["spec"]["workers"] = serde_json::json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [far_from]}}});
+    let pipeline = pipeline(object);
+    let mut workload = producer(&pipeline);
+    let timed = Timed { cron: "*/5 * * * *".into(), time_zone: "Asia/Jakarta".into(), suspend: false, time_limit: Duration::from_secs(600) };
+    workload.schedule = Some(timed.clone());
+    (pipeline, workload, timed)
+}
+
+#[test]
+fn the_cron_job_of_a_producer() {
+    let (pipeline, workload, timed) = scheduled();
+    insta::assert_yaml_snapshot!(cron_job(&pipeline, &workload, &timed, &["older".to_owned()].into()));
+    assert!(workload.settings.contains("\"timeLimitMs\": 600000"), "{}", workload.settings);
+}
+
+#[test]
+fn a_cron_job_is_applied_once_and_again_when_it_is_suspended() {
+    let (pipeline, workload, timed) = scheduled();
+    let build = |timed: &Timed| cron_job(&pipeline, &workload, timed, &[].into());
+    assert!(is_applied(&build(&timed), &build(&timed)));
+    assert!(!is_applied(&build(&Timed { suspend: true, ..timed.clone() }), &build(&timed)));
+}
+
+#[test]
+fn a_run_keeps_the_settings_that_it_began_with() {
+    let (pipeline, mut workload, timed) = scheduled();
+    let first = cron_job(&pipeline, &workload, &timed, &[].into());
+    let old = workload.config_map_name("stock-volume");
+    workload.settings.push(' ');
+    let wanted = workload.config_map_name("stock-volume");
+    let (nothing, one): (BTreeSet<String>, BTreeSet<String>) = ([].into(), [old.clone()].into());
+    assert_eq!(cron_job::old_settings(&first, &old, &nothing), (nothing.clone(), nothing.clone()));
+    assert_eq!(cron_job::old_settings(&first, &wanted, &nothing), (nothing.clone(), one.clone()), "the template that names it is still there");
+    let second = cron_job(&pipeline, &workload, &timed, &one);
+    assert_eq!(cron_job::old_settings(&second, &wanted, &one), (nothing.clone(), one.clone()), "a run uses it");
+    assert_eq!(cron_job::old_settings(&second, &wanted, &nothing), (one, nothing));
 }
 
 #[test]

@@ -14,6 +14,8 @@ const MAX_MESSAGE: usize = 1_500;
 pub struct Health {
     /// Everything that is wrong, the worst first.
     pub problems: Vec<Problem>,
+    /// What looks wrong, though everything runs.
+    pub notices: Vec<Problem>,
     /// Items whose pods do not answer, if any.
     pub unread: Option<Problem>,
     /// Whether it is suspended and all pods are gone.
@@ -58,7 +60,10 @@ impl Said {
     }
 }
 
-/// Ready, Reconciling, Stalled, and one for each of `areas`.
+/// What looks wrong, though everything runs: no part of Ready, which whoever waits for it would otherwise never see.
+pub const DEGRADED: &str = "Degraded";
+
+/// Ready, Reconciling, Stalled, one for each of `areas`, and Degraded.
 #[must_use]
 pub fn conditions(health: &Health, areas: &[Area]) -> Vec<Said> {
     let worst = health.problems.iter().min_by_key(|problem| (problem.cure, problem.reason));
@@ -83,6 +88,10 @@ pub fn conditions(health: &Health, areas: &[Area]) -> Vec<Said> {
     };
     let mut said = vec![of("Ready", ready), of("Reconciling", reconciling), of("Stalled", stalled)];
     said.extend(areas.iter().map(|area| area_condition(*area, health)));
+    said.push(match health.notices.iter().min_by_key(|notice| notice.reason) {
+        Some(first) => Said::new(DEGRADED, Is::True, first.reason, list(health.notices.iter())),
+        None => Said::new(DEGRADED, Is::False, Reason::Settled, ""),
+    });
     said
 }
 
@@ -114,6 +123,7 @@ pub const fn type_of(area: Area) -> &'static str {
         Area::Topics => "TopicsReady",
         Area::Cassandra => "CassandraReady",
         Area::MySql => "MySQLReady",
+        Area::MongoDb => "MongoDBReady",
         Area::Workers => "WorkersReady",
     }
 }
@@ -173,7 +183,7 @@ mod tests {
     }
 
     fn health(problems: Vec<Problem>) -> Health {
-        Health { problems, unread: None, suspended: false }
+        Health { problems, notices: Vec::new(), unread: None, suspended: false }
     }
 
     /// The table of rule 6.
@@ -199,6 +209,15 @@ mod tests {
         assert_eq!((said[3].type_, said[3].is), ("TopicsReady", Is::True));
         assert_eq!((said[4].type_, said[4].is), ("WorkersReady", Is::False));
         assert_eq!(said[4].message, "spec.queries[0]: QueryFailed happened");
+    }
+
+    #[test]
+    fn what_only_looks_wrong_is_degraded_and_ready_all_the_same() {
+        let good = conditions(&health(vec![]), &[Area::Workers]);
+        assert_eq!((good[4].type_, good[4].is, good[4].reason), (DEGRADED, Is::False, Reason::Settled));
+        let said = conditions(&Health { notices: vec![problem(Cure::Waiting, Reason::FieldNeverSeen)], ..health(vec![]) }, &[Area::Workers]);
+        assert_eq!((said[0].is, said[3].is), (Is::True, Is::True));
+        assert_eq!((said[4].is, said[4].reason, said[4].message.as_str()), (Is::True, Reason::FieldNeverSeen, "spec.queries[0]: FieldNeverSeen happened"));
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use tapeline_api::TradingPipelineSpec;
+use tapeline_api::pipeline::queries::Target as SinkTarget;
 use tapeline_api::pipeline::status::ItemState;
 use tapeline_api::report::ProblemClass;
 
-use super::Outcome;
 use super::conditions::Health;
+use super::{Outcome, scheduled};
 use crate::observer::reports::{ItemView, PodsState};
 use crate::reason::{Area, Cure, Problem, Reason};
 use crate::reconcile::Target;
@@ -36,12 +38,18 @@ pub(super) struct Outlook {
     pub(super) health: Health,
     /// Its items.
     pub(super) items: Vec<ItemHealth>,
+    /// Whether something may heal that no watch tells of. What the pods say is told as soon as they say otherwise.
+    pub(super) look_soon: bool,
 }
 
 /// What stands against one item.
 #[derive(Debug, Default)]
 struct Findings {
     problems: Vec<Problem>,
+    /// What its pods themselves say is wrong.
+    said: Option<Problem>,
+    /// What looks wrong, though it runs.
+    notices: Vec<Problem>,
     unread: Option<Problem>,
 }
 
@@ -57,23 +65,29 @@ pub(super) fn look(outcome: &Outcome<'_>) -> Outlook {
     if outcome.inputs.mysql_admin.is_some() {
         problems.extend(outcome.inputs.mysql.as_ref().and_then(|found| found.as_ref().err()).cloned());
     }
-    let mut health = Health { problems: Vec::new(), unread: None, suspended: outcome.target.pipeline.spec.suspend };
-    let mut items = Vec::new();
+    let mut health = Health { problems: Vec::new(), notices: Vec::new(), unread: None, suspended: outcome.target.pipeline.spec.suspend };
+    let (mut items, mut said) = (Vec::new(), Vec::new());
     for result in outcome.items {
         let view = outcome.inputs.reports.get(&(result.plan.kind, result.plan.name.clone())).cloned().unwrap_or_default();
         let findings = findings(outcome, result, &view);
-        items.push(item(outcome.target, result, &view, &findings));
+        items.push(item(outcome, result, &view, &findings));
         problems.extend(findings.problems);
+        said.extend(findings.said);
+        health.notices.extend(findings.notices);
         health.unread = health.unread.or(findings.unread);
     }
     if health.suspended && outcome.pods_left {
         problems.push(Problem::progress(Area::Workers, Reason::Progressing, "spec.suspend", "pods are finishing their last micro-batches"));
     }
+    // That a run failed is told by its Job.
+    let look_soon =
+        problems.iter().any(|problem| problem.cure == Cure::Waiting && problem.reason != Reason::ProducerFailed) || scheduled::awaits_a_pod(outcome);
+    problems.extend(said);
     let mut seen = BTreeSet::new();
     problems.retain(|problem| seen.insert(problem.clone()));
     problems.sort_by_key(|problem| (problem.cure, problem.reason));
     health.problems = problems;
-    Outlook { health, items }
+    Outlook { health, items, look_soon }
 }
 
 fn findings(outcome: &Outcome<'_>, result: &ItemResult, view: &ItemView) -> Findings {
@@ -84,14 +98,16 @@ fn findings(outcome: &Outcome<'_>, result: &ItemResult, view: &ItemView) -> Find
     if result.failed.is_some() {
         return findings;
     }
-    let said = reported(result, view);
+    let said = reported(&outcome.target.pipeline.spec, result, view);
     match result.live.as_deref() {
+        _ if let Some(timed) = &workload.schedule => findings.problems.extend(scheduled::problems(outcome, result, workload, timed)),
         None => findings.problems.push(Problem::progress(area, Reason::Progressing, field.clone(), "its pods are being created")),
         // A pod that says why it failed is not ready; that it is not ready says nothing more.
         Some(_) if said.is_some() && view.state == Some(PodsState::Failed) => {}
         Some(live) => rollout(outcome, result, live, workload.replicas, &mut findings),
     }
-    findings.problems.extend(said);
+    findings.said = said;
+    findings.notices.extend(view.notices.iter().map(|notice| Problem::waiting(area, notice.kind.into(), field.clone(), notice.message.clone())));
     if view.unreachable {
         let message = "its pods are ready, but their status cannot be read; allow the operator's pods to reach port 8080 of the pipeline's pods (a NetworkPolicy, which the chart ships)";
         findings.unread = Some(Problem::waiting(area, Reason::StatusUnreachable, field, message));
@@ -106,13 +122,13 @@ fn rollout(outcome: &Outcome<'_>, result: &ItemResult, live: &Deployment, wanted
     let ready = status.ready_replicas.unwrap_or(0);
     let waiting = |message: String| Problem::waiting(Area::Workers, Reason::WorkersNotReady, field.clone(), message);
     let refused = status.conditions.iter().flatten().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
-    let stuck = outcome.inputs.pods.get(&(result.plan.kind, result.plan.name.clone())).filter(|reasons| !reasons.is_empty());
+    let stuck = outcome.inputs.pods.get(&(result.plan.kind, result.plan.name.clone())).map(|pods| &pods.stuck).filter(|reasons| !reasons.is_empty());
     if let Some(refused) = refused {
         findings.problems.push(waiting(format!("pods cannot be created: {}", refused.message.as_deref().unwrap_or_default())));
     } else if is_rolled_out(live) && (ready > 0 || wanted == 0) {
         // Scaling, or one pod of several that restarts, is no trouble.
     } else if let Some(reasons) = stuck {
-        findings.problems.push(waiting(reasons.join(", ")));
+        findings.problems.push(waiting(reasons.iter().map(String::as_str).collect::<Vec<_>>().join(", ")));
     } else if is_rolled_out(live) {
         findings.problems.push(waiting("no pod is ready; see kubectl describe pod".to_owned()));
     } else {
@@ -121,12 +137,11 @@ fn rollout(outcome: &Outcome<'_>, result: &ItemResult, live: &Deployment, wanted
 }
 
 /// What the pods themselves say.
-fn reported(result: &ItemResult, view: &ItemView) -> Option<Problem> {
+fn reported(spec: &TradingPipelineSpec, result: &ItemResult, view: &ItemView) -> Option<Problem> {
     let problem = view.problem.as_ref()?;
-    let Step::Run(workload) = &result.plan.step else { return None };
     let reason = match (problem.class, result.plan.kind) {
-        (ProblemClass::StoreUnreachable, _) if workload.credentials.iter().any(|credentials| credentials.folder == "mysql") => Reason::MySQLUnreachable,
-        (ProblemClass::StoreUnreachable, Kind::Query) => Reason::CassandraUnreachable,
+        (ProblemClass::StoreUnreachable, _) => store(spec, result).unreachable(),
+        (ProblemClass::ReferenceUnreachable, _) => Area::MySql.unreachable(),
         (
             ProblemClass::StoreRefuses | ProblemClass::BadRecord | ProblemClass::OutOfMemory | ProblemClass::InvalidSettings | ProblemClass::Internal,
             Kind::Producer,
@@ -140,6 +155,18 @@ fn reported(result: &ItemResult, view: &ItemView) -> Option<Problem> {
         _ => problem.message.clone(),
     };
     Some(Problem { area: Area::Workers, reason, cure: cure(view.state, problem.class), field, message })
+}
+
+/// The system that an item needs beside the brokers that it reads from or writes to.
+fn store(spec: &TradingPipelineSpec, result: &ItemResult) -> Area {
+    let query = spec.queries.iter().find(|query| result.plan.kind == Kind::Query && query.name == result.plan.name);
+    match query.map(|query| query.sink.target()) {
+        // A producer has its symbols from there.
+        None | Some(Some(SinkTarget::MySql(_))) => Area::MySql,
+        Some(Some(SinkTarget::Cassandra(_))) => Area::Cassandra,
+        Some(Some(SinkTarget::MongoDb(_))) => Area::MongoDb,
+        Some(Some(SinkTarget::Kafka(_) | SinkTarget::Blackhole) | None) => Area::Topics,
+    }
 }
 
 /// What makes a problem of the pods go away. What made them stop is not always in the specification: a fault of Tapeline's takes another image, which may come
@@ -159,8 +186,8 @@ const fn cure(state: Option<PodsState>, class: ProblemClass) -> Cure {
     }
 }
 
-fn item(target: &Target, result: &ItemResult, view: &ItemView, findings: &Findings) -> ItemHealth {
-    let (replicas, ready_replicas) = replicas(target, result);
+fn item(outcome: &Outcome<'_>, result: &ItemResult, view: &ItemView, findings: &Findings) -> ItemHealth {
+    let (replicas, ready_replicas) = replicas(outcome.target, result);
     let running = match view.state {
         Some(PodsState::Failed) => ItemState::Failed,
         Some(PodsState::Waiting) => ItemState::Waiting,
@@ -169,12 +196,17 @@ fn item(target: &Target, result: &ItemResult, view: &ItemView, findings: &Findin
         _ => ItemState::Pending,
     };
     let state = match &result.plan.step {
-        Step::Stop => ItemState::Suspended,
+        Step::Pause if result.cron_job.is_some() => scheduled::state(outcome, result, view, true),
+        Step::Stop | Step::Pause => ItemState::Suspended,
         Step::Leave(_) if result.plan.invalid.is_some() => ItemState::Invalid,
+        Step::Run(workload) if let Some(timed) = &workload.schedule => scheduled::state(outcome, result, view, timed.suspend),
+        Step::Leave(_) if result.cron_job.is_some() => scheduled::state(outcome, result, view, false),
         Step::Leave(_) if result.live.is_none() => ItemState::Pending,
         Step::Leave(_) | Step::Run(_) => running,
     };
-    let message = match (&result.plan.step, findings.problems.first()) {
+    // The worst, as in conditions: what a pod waits for says more than that it is not ready.
+    let worst = findings.problems.iter().chain(&findings.said).min_by_key(|problem| (problem.cure, problem.reason));
+    let message = match (&result.plan.step, worst.or(findings.notices.first())) {
         (Step::Leave(awaited), _) => awaited.clone(),
         (_, Some(problem)) => problem.message.clone(),
         _ => String::new(),
@@ -190,6 +222,8 @@ pub(super) fn replicas(target: &Target, result: &ItemResult) -> (Option<i32>, Op
         Kind::Query => {
             spec.queries.iter().find(|query| query.name == result.plan.name).and_then(|query| query.scale.as_ref()).map_or(1, |scale| scale.replicas)
         }
+        // A run has a pod now and then, of which nobody asks how many there are.
+        Kind::Producer if spec.producers.iter().any(|producer| producer.name == result.plan.name && producer.schedule.is_some()) => return (None, None),
         Kind::Producer => 1,
     };
     let wanted = if matches!(result.plan.step, Step::Stop) { 0 } else { declared };

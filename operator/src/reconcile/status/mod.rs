@@ -4,25 +4,40 @@ pub mod conditions;
 mod events;
 mod health;
 pub mod losses;
+mod scheduled;
 pub mod writer;
 
 use std::collections::BTreeMap;
 
-use tapeline_api::TradingPipelineStatus;
+use tapeline_api::names::TopicName;
+use tapeline_api::pipeline::queries::Target as SinkTarget;
 use tapeline_api::pipeline::status::{Origin, ProducerStatus, QueryStatus, ResourceKind, Summary};
+use tapeline_api::progress::PROGRESS_TOPIC;
+use tapeline_api::{TradingPipelineSpec, TradingPipelineStatus};
 
 use super::apply::ItemResult;
 use super::build::Kind;
 use super::dereference::Inputs;
-use super::systems::{System, Systems};
+use super::systems::Systems;
 use super::validate::Validated;
 use super::{Error, Target};
 use crate::context::Scope;
-use crate::reason::{Area, Cure, Problem};
+use crate::reason::{Area, Problem};
 use health::{ItemHealth, Outlook};
 
 /// Every condition that a pipeline can have.
-pub const CONDITIONS: &[&str] = &["Ready", "Reconciling", "Stalled", "TopicsReady", "CassandraReady", "MySQLReady", "WorkersReady", losses::DATA_LOST];
+pub const CONDITIONS: &[&str] = &[
+    "Ready",
+    "Reconciling",
+    "Stalled",
+    "TopicsReady",
+    "CassandraReady",
+    "MySQLReady",
+    "MongoDBReady",
+    "WorkersReady",
+    conditions::DEGRADED,
+    losses::DATA_LOST,
+];
 
 /// Everything that a status is made of.
 pub struct Outcome<'a> {
@@ -42,7 +57,7 @@ pub struct Outcome<'a> {
     pub pods_left: bool,
 }
 
-/// Writes the status, sends Events for what changed, and says whether something may heal by itself soon.
+/// Writes the status, sends Events for what changed, and says whether to look again soon.
 ///
 /// # Errors
 /// When the status cannot be written.
@@ -61,7 +76,7 @@ pub async fn update_status(outcome: &Outcome<'_>, scope: &Scope) -> Result<bool,
         events::transitions(target, written, scope).await;
     }
     events::changes(target, outcome.systems, scope).await;
-    Ok(outlook.health.problems.iter().any(|problem| problem.cure == Cure::Waiting))
+    Ok(outlook.look_soon)
 }
 
 /// The areas that a pipeline has conditions for.
@@ -71,6 +86,7 @@ fn areas(target: &Target) -> Vec<Area> {
         (Area::Topics, true),
         (Area::Cassandra, spec.cassandra.is_some()),
         (Area::MySql, spec.mysql.is_some()),
+        (Area::MongoDb, spec.mongodb.is_some()),
         (Area::Workers, !spec.queries.is_empty() || !spec.producers.is_empty()),
     ];
     used.into_iter().filter(|(_, used)| *used).map(|(area, _)| area).collect()
@@ -126,6 +142,7 @@ fn producers(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>, items: &
             state: item.state,
             message: item.message.clone(),
             messages: known.get(&result.plan.name).and_then(|producer| producer.messages),
+            last_run: scheduled::last_run(outcome, result, known.get(&result.plan.name)),
         })
         .collect();
 }
@@ -163,38 +180,62 @@ fn asked(target: &Target) -> Vec<(ResourceKind, String)> {
         asked.extend(mysql.tables.iter().map(|table| (ResourceKind::MySQLTable, format!("{database}.{}", table.name))));
         asked.extend(mysql.views.iter().map(|view| (ResourceKind::MySQLView, format!("{database}.{}", view.name))));
     }
+    if let Some(mongodb) = &spec.mongodb {
+        let database = &mongodb.database;
+        asked.push((ResourceKind::MongoDBDatabase, database.to_string()));
+        asked.extend(mongodb.collections.iter().map(|collection| (ResourceKind::MongoDBCollection, format!("{database}.{}", collection.name))));
+    }
+    if published(spec).next().is_some() {
+        asked.push((ResourceKind::Topic, PROGRESS_TOPIC.to_owned()));
+    }
     asked
+}
+
+/// The topics that queries publish to.
+fn published(spec: &TradingPipelineSpec) -> impl Iterator<Item = &TopicName> {
+    spec.queries.iter().filter_map(|query| match query.sink.target() {
+        Some(SinkTarget::Kafka(sink)) => Some(&sink.topic),
+        _ => None,
+    })
 }
 
 fn topics(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>) {
     let spec = &outcome.target.pipeline.spec;
-    for topic in outcome.systems.kafka.applied.topics.clone() {
+    for topic in outcome.systems.of(Area::Topics).into_iter().flat_map(|kafka| kafka.applied.topics.clone()) {
         losses::put_topic(&mut status.topics, topic);
     }
     let streams = spec.streams.iter().flat_map(|stream| stream.dead_letter_topic.iter().chain([&stream.topic]));
-    let named: Vec<_> = spec.kafka.topics.iter().map(|topic| &topic.name).chain(streams).chain(spec.producers.iter().map(|producer| &producer.topic)).collect();
-    losses::forget_topics(&mut status.topics, |name| named.contains(&name));
+    let written = published(spec).chain(spec.producers.iter().flat_map(|producer| producer.topics().map(|(_, topic)| topic)));
+    let named: Vec<_> = spec.kafka.topics.iter().map(|topic| &topic.name).chain(streams).chain(written).collect();
+    let has_progress = published(spec).next().is_some();
+    losses::forget_topics(&mut status.topics, |name| named.contains(&name) || (has_progress && name.as_str() == PROGRESS_TOPIC));
     status.topics.sort_by(|left, right| left.name.cmp(&right.name));
 }
 
 fn summary(outcome: &Outcome<'_>) -> Summary {
     let spec = &outcome.target.pipeline.spec;
-    let good = |system: Option<&System>, kinds: &[ResourceKind], declared: &dyn Fn(&str) -> bool| {
-        let nodes = system.into_iter().flat_map(|system| &system.applied.nodes);
+    let good = |area: Area, kinds: &[ResourceKind], declared: &dyn Fn(&str) -> bool| {
+        let nodes = outcome.systems.of(area).into_iter().flat_map(|system| &system.applied.nodes);
         nodes.filter(|outcome| kinds.contains(&outcome.node.kind) && outcome.state.is_as_declared() && declared(&outcome.node.name)).count()
     };
-    let topics = good(Some(&outcome.systems.kafka), &[ResourceKind::Topic], &|name| spec.kafka.topics.iter().any(|topic| topic.name.as_str() == name));
-    let cassandra = good(outcome.systems.cassandra.as_ref(), &[ResourceKind::CassandraTable], &|_| true);
-    let mysql = good(outcome.systems.mysql.as_ref(), &[ResourceKind::MySQLTable, ResourceKind::MySQLView], &|_| true);
+    let topics = good(Area::Topics, &[ResourceKind::Topic], &|name| spec.kafka.topics.iter().any(|topic| topic.name.as_str() == name));
+    let cassandra = good(Area::Cassandra, &[ResourceKind::CassandraTable], &|_| true);
+    let mysql = good(Area::MySql, &[ResourceKind::MySQLTable, ResourceKind::MySQLView], &|_| true);
+    let mongodb = good(Area::MongoDb, &[ResourceKind::MongoDBCollection], &|_| true);
     let tables = spec.cassandra.as_ref().map_or(0, |cassandra| cassandra.tables.len());
     let tables = tables + spec.mysql.as_ref().map_or(0, |mysql| mysql.tables.len() + mysql.views.len());
+    let tables = tables + spec.mongodb.as_ref().map_or(0, |mongodb| mongodb.collections.len());
     let (mut ready, mut wanted) = (0, 0);
     for result in outcome.items {
         let (replicas, ready_replicas) = health::replicas(outcome.target, result);
         ready += ready_replicas.unwrap_or(0);
         wanted += replicas.unwrap_or(0);
     }
-    Summary { topics: format!("{topics}/{}", spec.kafka.topics.len()), tables: format!("{}/{tables}", cassandra + mysql), workers: format!("{ready}/{wanted}") }
+    Summary {
+        topics: format!("{topics}/{}", spec.kafka.topics.len()),
+        tables: format!("{}/{tables}", cassandra + mysql + mongodb),
+        workers: format!("{ready}/{wanted}"),
+    }
 }
 
 #[cfg(test)]
@@ -203,7 +244,10 @@ mod tests {
 
     use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus};
 
+    use tapeline_api::report::{Problem as ReportedProblem, ProblemClass};
+
     use super::*;
+    use crate::observer::reports::{ItemView, PodsState};
     use crate::reason::Reason;
     use crate::reconcile::build::{Workload, resources};
     use crate::reconcile::plan::{ItemPlan, Step};
@@ -223,6 +267,7 @@ mod tests {
             resources: resources(None, None),
             replicas: 2,
             exclusive: String::new(),
+            schedule: None,
         };
         let complete = DeploymentCondition { type_: "Progressing".into(), reason: Some("NewReplicaSetAvailable".into()), ..DeploymentCondition::default() };
         let live = Deployment {
@@ -238,7 +283,7 @@ mod tests {
         };
         let step = Step::Run(Box::new(workload));
         let plan = ItemPlan { kind: Kind::Query, name, field: "spec.queries[0]".into(), step, problems: Vec::new(), invalid: None };
-        ItemResult { plan, live: Some(Arc::new(live)), failed: None }
+        ItemResult { plan, live: Some(Arc::new(live)), cron_job: None, failed: None }
     }
 
     fn said(items: &[ItemResult], leftover: &[Problem]) -> Vec<(conditions::Is, Reason)> {
@@ -251,10 +296,29 @@ mod tests {
     /// The table of rule 6.
     #[test]
     fn one_pod_of_several_that_restarts_is_no_trouble() {
-        let calm = [(conditions::Is::True, Reason::Ready), (conditions::Is::False, Reason::Settled), (conditions::Is::False, Reason::NotStalled)];
+        let settled = (conditions::Is::False, Reason::Settled);
+        let calm = [(conditions::Is::True, Reason::Ready), settled, (conditions::Is::False, Reason::NotStalled), settled];
         assert_eq!(said(&[query(2)], &[]), calm);
         assert_eq!(said(&[query(1)], &[]), calm);
         assert_eq!(said(&[query(0)], &[])[0], (conditions::Is::False, Reason::WorkersNotReady));
+    }
+
+    /// What pods say comes by itself when they say something else.
+    #[test]
+    fn what_only_the_pods_can_heal_is_not_looked_at_again_soon() {
+        let target = Target::of(&pipeline(good())).unwrap();
+        let (validated, systems, items) = (Validated::default(), Systems::default(), [query(2)]);
+        let problem = |class| ReportedProblem { class, message: "no broker answers".into(), partition: None, offset: None };
+        let mut inputs = Inputs::default();
+        let view = ItemView { state: Some(PodsState::Waiting), problem: Some(problem(ProblemClass::KafkaUnreachable)), ..ItemView::default() };
+        inputs.reports.insert((Kind::Query, items[0].plan.name.clone()), view);
+        let refused = [Problem::waiting(Area::Workers, Reason::KubernetesRefused, "spec.queries", "a webhook")];
+        let look = |leftover| {
+            health::look(&Outcome { target: &target, validated: &validated, inputs: &inputs, systems: &systems, items: &items, leftover, pods_left: true })
+        };
+        assert_eq!(look(&[]).health.problems.iter().map(|problem| problem.reason).collect::<Vec<_>>(), [Reason::KafkaUnreachable]);
+        assert!(!look(&[]).look_soon);
+        assert!(look(&refused).look_soon);
     }
 
     #[test]

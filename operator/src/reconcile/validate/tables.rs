@@ -1,17 +1,17 @@
-//! Tables and views, as far as their declarations alone can be wrong.
+//! Tables, views and collections, as far as their declarations alone can be wrong.
 
 use std::collections::BTreeSet;
 
 use tapeline_api::TradingPipelineSpec;
 use tapeline_api::names::SqlName;
 use tapeline_api::pipeline::cassandra::CassandraTable;
+use tapeline_api::pipeline::mongodb::{Collection, CollectionIndex};
 use tapeline_api::pipeline::mysql::MySqlTable;
 use tapeline_api::types::MySqlType;
 
-use super::Validated;
+use super::{Validated, sinks};
 use crate::reason::{Area, Problem, Reason, near_miss};
 
-const RESERVED_PREFIX: &str = "tapeline_";
 /// InnoDB's limit of 3,072 bytes a key, at four bytes a character.
 const MAX_KEY_CHARACTERS: u32 = 768;
 
@@ -29,7 +29,7 @@ impl Table<'_> {
     }
 
     fn name(&mut self, name: &SqlName) {
-        if name.as_str().starts_with(RESERVED_PREFIX) {
+        if sinks::is_reserved(name.as_str()) {
             self.wrong("name", "names with tapeline_ in front are kept for Tapeline's own tables; choose another");
         }
     }
@@ -115,6 +115,46 @@ fn mysql_table(index: usize, table: &MySqlTable) -> Vec<Problem> {
         }
     }
     auto_increment(&mut check, table);
+    check.problems
+}
+
+/// Databases that MongoDB keeps for itself: what is in them is not replicated, or decides over the whole deployment.
+const MONGODB_DATABASES: [&str; 3] = ["admin", "config", "local"];
+
+pub(super) fn mongodb(spec: &TradingPipelineSpec, validated: &mut Validated) {
+    validated.mongodb_is_valid = true;
+    let Some(mongodb) = &spec.mongodb else { return };
+    if MONGODB_DATABASES.contains(&mongodb.database.as_str()) {
+        validated.mongodb_is_valid = false;
+        let message = format!("MongoDB keeps the database \"{}\" for itself; name another", mongodb.database);
+        validated.problems.push(Problem::change(Area::MongoDb, Reason::InvalidSpec, "spec.mongodb.database", message));
+    }
+    for (index, collection) in mongodb.collections.iter().enumerate() {
+        let problems = mongodb_collection(index, collection);
+        if !problems.is_empty() {
+            validated.bad_collections.insert(collection.name.clone());
+        }
+        validated.problems.extend(problems);
+    }
+}
+
+fn mongodb_collection(index: usize, collection: &Collection) -> Vec<Problem> {
+    let mut check = Table { area: Area::MongoDb, path: format!("spec.mongodb.collections[{index}]"), columns: Vec::new(), problems: Vec::new() };
+    check.name(&collection.name);
+    let mut before: Vec<&CollectionIndex> = Vec::new();
+    for (number, index) in collection.indexes.iter().enumerate() {
+        let mut seen = BTreeSet::new();
+        for (at, field) in index.fields.iter().enumerate() {
+            if seen.insert(&field.name) {
+                continue;
+            }
+            check.wrong(&format!("indexes[{number}].fields[{at}].name"), format!("field \"{}\" is in the index twice; name it once", field.name));
+        }
+        if let Some(same) = before.iter().position(|other| *other == index) {
+            check.wrong(&format!("indexes[{number}]"), format!("indexes[{same}] has the same fields; remove one of them"));
+        }
+        before.push(index);
+    }
     check.problems
 }
 

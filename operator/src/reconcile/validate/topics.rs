@@ -1,6 +1,7 @@
 //! Kafka: properties of clients, topics, and the topics of streams; and the labels of pods.
 
 use tapeline_api::TradingPipelineSpec;
+use tapeline_api::progress::PROGRESS_TOPIC;
 use tapeline_api::settings::RESERVED_CLIENT_PROPERTIES;
 
 use super::Validated;
@@ -24,6 +25,12 @@ pub(super) fn validate(spec: &TradingPipelineSpec, validated: &mut Validated) {
             validated.problems.push(invalid(format!("spec.kafka.topics[{index}].{what}"), &message));
             validated.bad_topics.insert(topic.name.clone());
         }
+    }
+    let own = spec.kafka.topics.iter().enumerate().filter(|(_, topic)| topic.name.as_str() == PROGRESS_TOPIC);
+    for (index, topic) in own {
+        let message = "Tapeline keeps the progress of queries in this topic, and creates it itself; remove it";
+        validated.problems.push(invalid(format!("spec.kafka.topics[{index}].name"), message));
+        validated.bad_topics.insert(topic.name.clone());
     }
     pod_labels(spec, validated);
 }

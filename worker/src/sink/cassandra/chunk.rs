@@ -14,7 +14,7 @@ use scylla::serialize::batch::{BatchValues, BatchValuesIterator};
 use scylla::serialize::row::RowSerializationContext;
 use scylla::serialize::writers::RowWriter;
 use tapeline_api::pipeline::queries::Nulls;
-use tapeline_query::schema::HIDDEN;
+use tapeline_query::schema::hidden;
 
 use super::cell::{Cell, MAX_KEY, Misfit, Scratch};
 
@@ -91,8 +91,8 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(batch: RecordBatch, shape: Arc<Shape>, nulls: Nulls) -> Result<Self, Unfit> {
-        let [.., write_time] = HIDDEN;
-        let write_times = batch.column_by_name(write_time).and_then(|column| column.as_primitive_opt::<Int64Type>()).cloned().ok_or(Unfit::NoWriteTime)?;
+        let write_times =
+            batch.column_by_name(hidden::WRITE_TIME).and_then(|column| column.as_primitive_opt::<Int64Type>()).cloned().ok_or(Unfit::NoWriteTime)?;
         if batch.num_columns() < shape.columns.len() {
             return Err(Unfit::Columns { given: batch.num_columns(), wanted: shape.columns.len() });
         }

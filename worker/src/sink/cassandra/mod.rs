@@ -24,6 +24,7 @@ use tapeline_api::names::SqlName;
 use tapeline_api::pipeline::queries::Nulls;
 use tapeline_api::report::ProblemClass;
 use tapeline_api::settings::CassandraConnection;
+use tapeline_query::plan::CheckedQuery;
 
 use self::chunk::{MAX_ROWS, Rows};
 use self::connect::{Cluster, Statements, connect, prepare, unlogged};
@@ -31,6 +32,7 @@ use self::progress::progress_row;
 use self::queue::Queue;
 use self::trouble::Trouble;
 use super::{Advance, Beginning, Progress, ProgressKey, Sink, SinkError};
+use crate::dead_letters::DeadLetter;
 use crate::settings::Credentials;
 
 /// Rows that may wait: two rounds of batches, so that the next is at hand when an answer comes.
@@ -58,9 +60,10 @@ impl std::fmt::Debug for CassandraSink {
 }
 
 impl CassandraSink {
-    /// A sink for a query whose output columns are `columns`. Nothing is connected yet.
+    /// A sink for what `query` gives. Nothing is connected yet.
     #[must_use]
-    pub fn new(connection: CassandraConnection, credentials: Credentials, table: SqlName, nulls: Nulls, key: ProgressKey, columns: Vec<String>) -> Self {
+    pub fn new(connection: CassandraConnection, credentials: Credentials, table: SqlName, nulls: Nulls, key: ProgressKey, query: &CheckedQuery) -> Self {
+        let columns: Vec<String> = query.output().iter().map(|column| column.name.clone()).collect();
         let queue = Queue::new(columns.len());
         Self { connection, credentials, table, nulls, key, columns, cluster: None, statements: None, queue }
     }
@@ -245,7 +248,7 @@ impl Sink for CassandraSink {
         self.flush(ROOM).await
     }
 
-    async fn commit(&mut self, advances: &[Advance]) -> Result<u64, SinkError> {
+    async fn commit(&mut self, advances: &[Advance], _letters: &[DeadLetter]) -> Result<u64, SinkError> {
         self.flush(0).await?;
         self.store(advances.iter().filter(|advance| advance.from != advance.to).map(|advance| (advance.partition, advance.to))).await?;
         Ok(std::mem::take(&mut self.queue.written))

@@ -22,7 +22,7 @@ const SETTINGS: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_T
     time_zone = '+00:00', transaction_isolation = 'READ-COMMITTED', wait_timeout = 30, innodb_lock_wait_timeout = 10";
 
 /// Connects and sets up.
-pub(super) async fn connect(address: &Address, credentials: &Credentials) -> Result<MySqlConnection, SinkError> {
+pub(crate) async fn connect(address: &Address, credentials: &Credentials) -> Result<MySqlConnection, SinkError> {
     let denied = |text: String| SinkError::outage(ProblemClass::StoreDenied, text);
     let login = credentials
         .of("mysql")
@@ -90,7 +90,7 @@ pub(super) fn is_contention(error: &sqlx::Error) -> bool {
 }
 
 /// What an error means for the engine. Texts are for `/status` and conditions: no addresses, and of the server's words only those that cannot hold a value.
-pub(super) fn classify(error: &sqlx::Error) -> SinkError {
+pub(crate) fn classify(error: &sqlx::Error) -> SinkError {
     match (server_error(error), error) {
         (Some((number, words)), _) => by_number(number, words),
         (None, sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
@@ -117,6 +117,7 @@ fn by_number(number: u16, words: &str) -> SinkError {
         1364 => refuses("a column that the query does not give has no default: give it one, or have the query give the column"),
         1644 => refuses("a trigger of the table refuses a row: change the trigger, or leave such rows out of the query"),
         3105 => refuses("the table computes a column that the query gives: leave it out of the query"),
+        1064 => unreachable("MySQL does not understand the SQL; the worker's log has its words"),
         1040 | 1203 | 1226 => unreachable("MySQL takes no more connections"),
         1205 | 1213 => unreachable("rows in MySQL are locked by another transaction"),
         1290 | 1836 => unreachable("MySQL is read-only"),
@@ -152,6 +153,15 @@ mod tests {
         assert_eq!(problem.class, class);
         assert!(!problem.message.contains("2024"), "{}", problem.message);
         assert_eq!(matches!(by_number(number, ""), SinkError::Outage(_)), is_outage);
+    }
+
+    #[rstest]
+    #[case::column(1054, "Unknown column 'sectr' in 'field list'", true)]
+    #[case::table(1146, "Table 'trading.profile' doesn't exist", true)]
+    #[case::permission(1142, "SELECT command denied to user 'tapeline'@'10.0.0.7' for table 'profile'", false)]
+    #[case::syntax(1064, "You have an error in your SQL syntax near 'SELCT ticker FROM profile'", false)]
+    fn of_the_servers_words_those_that_name_what_is_missing_are_told(#[case] number: u16, #[case] words: &str, #[case] told: bool) {
+        assert_eq!(by_number(number, words).to_string().contains(words), told);
     }
 
     #[tokio::test]

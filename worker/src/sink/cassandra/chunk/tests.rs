@@ -16,9 +16,8 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     let rows = columns.first().map_or(0, |(_, column)| column.len());
     let ints = |n: usize| -> ArrayRef { Arc::new(Int32Array::from(vec![0; n])) };
     let rising: ArrayRef = Arc::new(Int64Array::from_iter_values(0..i64::try_from(rows).unwrap()));
-    let [partition, offset, index, write_time] = HIDDEN;
-    let hidden = [(partition, ints(rows)), (offset, Arc::clone(&rising)), (index, ints(rows)), (write_time, rising)];
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().chain(hidden).map(|(name, column)| (name, column, true))).unwrap()
+    let origin = [(hidden::PARTITION, ints(rows)), (hidden::OFFSET, Arc::clone(&rising)), (hidden::INDEX, ints(rows)), (hidden::WRITE_TIME, rising)];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().chain(origin).map(|(name, column)| (name, column, true))).unwrap()
 }
 
 fn rows(columns: Vec<(&str, ArrayRef)>, targets: Vec<Target>, partition_key: Vec<usize>, nulls: Nulls) -> Arc<Rows> {
