@@ -10,6 +10,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 use tapeline_api::TradingPipeline;
 use tapeline_api::pipeline::status::{ItemState, ProducerStatus};
+use tapeline_e2e::processes::{self, Process};
 use tapeline_e2e::{Pipeline, World, eventually, status, story, topic, within};
 
 use crate::small::{ready, volume};
@@ -232,6 +233,21 @@ fn a_run_that_fails_says_why_until_the_next_one_goes_well() {
     });
 }
 
+/// Kills the producer's process, and waits for the next one. (To delete its pod by force would be another thing: Kubernetes may then run two at once.)
+async fn kill_producer(world: &World) {
+    let running = async || -> Result<Process> {
+        let pods = world.pods("tapeline.dev/producer=hand").await?;
+        pods.iter().find_map(processes::of).context("the producer does not run")
+    };
+    let killed = running().await.unwrap();
+    killed.kill().unwrap();
+    eventually("the next process of the producer", within(90), async || {
+        ensure!(running().await? != killed, "the one before is still there");
+        Ok(())
+    })
+    .await;
+}
+
 #[test]
 fn lines_that_are_added_to_a_file_arrive_once_over_restarts() {
     story(async |world| {
@@ -254,8 +270,7 @@ fn lines_that_are_added_to_a_file_arrive_once_over_restarts() {
             Ok(())
         })
         .await;
-        let kill = ["delete", "pods", "-l", "tapeline.dev/producer=hand", "--force", "--grace-period=0"];
-        world.kubectl(&kill, "").await.unwrap();
+        kill_producer(world).await;
         arrive(each(1)).await;
         world.say("the lines arrived once");
 
@@ -264,7 +279,7 @@ fn lines_that_are_added_to_a_file_arrive_once_over_restarts() {
         four.insert(4, 1);
         arrive(four.clone()).await;
         world.say("the added line arrived");
-        world.kubectl(&kill, "").await.unwrap();
+        kill_producer(world).await;
         pipeline.until("the producer to be done", within(90), |now| says(now, ItemState::Done)).await;
         assert_eq!(sent(world).await.unwrap(), four);
 

@@ -337,6 +337,7 @@ impl Engine {
         for (Assigned { partition, high, .. }, progress) in begun {
             tracing::info!(partition, offset = progress.next_offset, epoch = progress.epoch, "begins");
             self.owned.insert(partition, progress);
+            self.above.remove(&partition); // a loss that was accepted is stored: a later one is to be seen twice again
             self.parts.status.stored(partition, progress.next_offset);
             self.parts.status.end(partition, high);
             positions.push(Position { partition, offset: progress.next_offset, write_time: progress.write_time });
