@@ -196,7 +196,15 @@ mod tests {
     fn kustomize_learns_the_keys_of_all_list_maps_and_nothing_else() {
         let openapi = kustomize_openapi().unwrap();
         let spec = openapi.pointer("/definitions/dev.tapeline.v1alpha1.TradingPipeline/properties/spec/properties").unwrap();
-        for list in ["/producers", "/queries", "/streams", "/streams/items/properties/fields", "/kafka/properties/topics", "/mysql/properties/tables"] {
+        for list in [
+            "/producers",
+            "/queries",
+            "/streams",
+            "/streams/items/properties/fields",
+            "/kafka/properties/topics",
+            "/mysql/properties/tables",
+            "/dashboard/properties/charts",
+        ] {
             assert_eq!(spec.pointer(&format!("{list}/x-kubernetes-patch-merge-key")), Some(&json!("name")), "{list}");
         }
         assert_eq!(spec.pointer("/cassandra/properties/contactPoints"), None, "an atomic list is replaced");

@@ -2,7 +2,9 @@
 //! operator hands to workers and producers. No IO.
 
 pub mod crd;
+pub mod dead_letter;
 pub mod duration;
+pub mod labels;
 pub mod names;
 pub mod path;
 pub mod pipeline;

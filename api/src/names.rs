@@ -111,8 +111,8 @@ name! {
 }
 
 name! {
-    /// A query or a producer: a DNS label, short enough that `<pipeline>-producer-<name>` is one too.
-    ItemName, what: "a name of a query or producer",
+    /// A query, a producer or a chart: a DNS label, short enough that `<pipeline>-producer-<name>` is one too.
+    ItemName, what: "a name of a query, producer or chart",
     rule: "lower-case letters, digits and -, starting with a letter, not ending with -, 40 characters at most",
     pattern: "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$", max: 40,
     check: |text| text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.ends_with('-')
@@ -193,7 +193,7 @@ mod tests {
         let error = "Raw".parse::<ItemName>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "\"Raw\" is not a name of a query or producer: lower-case letters, digits and -, starting with a letter, not ending with -, 40 characters at most"
+            "\"Raw\" is not a name of a query, producer or chart: lower-case letters, digits and -, starting with a letter, not ending with -, 40 characters at most"
         );
     }
 }

@@ -173,6 +173,12 @@ pub struct BatchReport {
     pub rows_out: u64,
     /// Milliseconds from the cut to the stored progress.
     pub commit_ms: u64,
+    /// Milliseconds of those until the plan had given its last row.
+    #[serde(default)]
+    pub plan_ms: u64,
+    /// Milliseconds from the micro-batch's first record to the cut.
+    #[serde(default)]
+    pub open_ms: u64,
     /// Milliseconds since 1970 of the cut.
     pub cut_at_ms: i64,
 }

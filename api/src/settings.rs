@@ -1,12 +1,14 @@
-//! What the operator hands to a worker or producer: one JSON document in an immutable ConfigMap, mounted at [`SETTINGS_PATH`]. Credentials are not in it;
+//! What the operator hands to a worker, a producer or a dashboard: one JSON document in an immutable ConfigMap, mounted at [`SETTINGS_PATH`]. Credentials are not in it;
 //! they are mounted from their Secrets under [`CREDENTIALS_DIR`].
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{ItemName, SqlName, TopicName};
 use crate::pipeline::cassandra::ReplicationClass;
+use crate::pipeline::dashboard::{Allowed, AuthHeader};
 use crate::pipeline::producers::Source;
 use crate::pipeline::queries::{MySqlMode, Nulls, Takes};
 use crate::pipeline::references::{MySqlReference, ReferenceTable};
@@ -16,12 +18,43 @@ use crate::pipeline::streams::Stream;
 pub const FORMAT_VERSION: u32 = 1;
 /// Where the document is mounted.
 pub const SETTINGS_PATH: &str = "/etc/tapeline/settings.json";
-/// Where Secrets are mounted: `<here>/mysql/username`, `<here>/mysql/password`, `<here>/cassandra/..`, `<here>/mongodb/..`, `<here>/feed/..`.
+/// Where Secrets are mounted: `<here>/mysql/username`, `<here>/mysql/password`, `<here>/cassandra/..`, `<here>/mongodb/..`, `<here>/feed/..`, `<here>/dashboard/..`.
 pub const CREDENTIALS_DIR: &str = "/etc/tapeline/credentials";
 /// The folder in it for what a producer's source needs (see [`Source::secret_files`]).
 pub const FEED_FOLDER: &str = "feed";
-/// The port of a worker's and a producer's `/status`, `/metrics`, `/healthz` and `/readyz`.
+/// The folder in it for the user name and password that a dashboard asks for (see [`DashboardAuth::Password`]).
+pub const DASHBOARD_FOLDER: &str = "dashboard";
+/// The port of a worker's and a producer's `/status`, `/metrics`, `/healthz` and `/readyz`, and of a dashboard's pages and probes.
 pub const HTTP_PORT: u16 = 8080;
+
+/// A settings document that this program cannot use.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// Not what this program knows.
+    #[error("the settings cannot be understood: {0}; the images of the operator and of what it runs must be of one release")]
+    Parse(#[from] serde_json::Error),
+    /// Written by a newer or much older operator.
+    #[error("the settings have format {0}, this program reads {FORMAT_VERSION}; the images of the operator and of what it runs must be of one release")]
+    Version(u32),
+}
+
+/// Reads a settings document. Its version comes first, since the rest can only be understood if that is known.
+///
+/// # Errors
+/// It is of another version, or not what it should be.
+pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, FormatError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Versioned {
+        format_version: u32,
+    }
+
+    let Versioned { format_version } = serde_json::from_slice(json)?;
+    if format_version != FORMAT_VERSION {
+        return Err(FormatError::Version(format_version));
+    }
+    Ok(serde_json::from_slice(json)?)
+}
 
 /// The settings of a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -261,6 +294,49 @@ pub struct Once {
     pub time_limit_ms: u64,
 }
 
+/// The settings of a dashboard: how it reaches what it shows. What it shows is in the pipeline itself, which it watches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DashboardSettings {
+    /// [`FORMAT_VERSION`] when it was written.
+    pub format_version: u32,
+    /// The pipeline's namespace.
+    pub namespace: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The brokers.
+    pub kafka: KafkaSettings,
+    /// Cassandra, if the pipeline has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cassandra: Option<CassandraConnection>,
+    /// MySQL, if the pipeline has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mysql: Option<MySqlConnection>,
+    /// MongoDB, if the pipeline has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mongodb: Option<MongoDbConnection>,
+    /// The path that all its addresses begin with, without a slash at the end; empty for `/`.
+    #[serde(default)]
+    pub base_path: String,
+    /// Who may see it.
+    pub auth: DashboardAuth,
+    /// What people may do beside looking.
+    #[serde(default)]
+    pub allow: Vec<Allowed>,
+}
+
+/// Who may see a dashboard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DashboardAuth {
+    /// Whoever reaches it.
+    Anybody,
+    /// Whoever knows the user name and password under `dashboard` of the credentials' folder.
+    Password,
+    /// Whoever a proxy lets through.
+    Header(AuthHeader),
+}
+
 /// What a run exits with that failed, and that would fail again if it were started again at once: its time is up, or only a change helps. Why is in the
 /// container's termination message.
 pub const RUN_FAILED: u8 = 3;
@@ -271,3 +347,29 @@ pub const RUN_VARIABLE: &str = "TAPELINE_RUN";
 pub const DATA_DIR: &str = "/etc/tapeline/data";
 /// Where the producer's image has its files.
 pub const IMAGE_DATA_DIR: &str = "/data";
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[rstest]
+    #[case(DashboardAuth::Anybody, json!("anybody"))]
+    #[case(DashboardAuth::Password, json!("password"))]
+    #[case(DashboardAuth::Header(AuthHeader { name: "X-Forwarded-User".into(), users: vec!["ada".into()] }), json!({"header": {"name": "X-Forwarded-User", "users": ["ada"]}}))]
+    fn who_may_see_a_dashboard_is_read_as_it_was_written(#[case] auth: DashboardAuth, #[case] written: Value) {
+        assert_eq!(serde_json::to_value(&auth).unwrap(), written);
+        assert_eq!(serde_json::from_value::<DashboardAuth>(written).unwrap(), auth);
+    }
+
+    #[test]
+    fn a_dashboard_needs_no_store() {
+        let written =
+            json!({"formatVersion": FORMAT_VERSION, "namespace": "demo", "pipeline": "p", "kafka": {"bootstrapServers": "kafka:9092"}, "auth": "anybody"});
+        let settings: DashboardSettings = serde_json::from_value(written).unwrap();
+        assert_eq!((settings.cassandra, settings.mysql, settings.mongodb), (None, None, None));
+        assert_eq!((settings.base_path.as_str(), settings.allow), ("", Vec::new()));
+    }
+}

@@ -23,7 +23,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Reconciles until it is stopped. The default.
-    Run(Options),
+    Run(Box<Options>),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
     /// Prints what kustomize has to know to merge patches into lists by name, as JSON.
@@ -35,8 +35,9 @@ fn main() -> anyhow::Result<()> {
     match (cli.command, cli.options) {
         (Some(Command::Crd), _) => print_definition(),
         (Some(Command::KustomizeOpenapi), _) => Ok(writeln!(std::io::stdout(), "{:#}", tapeline_api::crd::kustomize_openapi()?)?),
-        (Some(Command::Run(options)), _) | (None, Some(options)) => run(options),
-        (None, None) => anyhow::bail!("give --worker-image and --producer-image, or a subcommand; see --help"),
+        (Some(Command::Run(options)), _) => run(*options),
+        (None, Some(options)) => run(options),
+        (None, None) => anyhow::bail!("give --worker-image, --producer-image and --dashboard-image, or a subcommand; see --help"),
     }
 }
 

@@ -67,6 +67,7 @@ pub enum Area {
     MySql,
     MongoDb,
     Workers,
+    Dashboard,
 }
 
 impl Area {
@@ -74,7 +75,7 @@ impl Area {
     #[must_use]
     pub const fn system(self) -> &'static str {
         match self {
-            Self::Topics | Self::Workers => "kafka",
+            Self::Topics | Self::Workers | Self::Dashboard => "kafka",
             Self::Cassandra => "cassandra",
             Self::MySql => "mysql",
             Self::MongoDb => "mongodb",
@@ -85,7 +86,7 @@ impl Area {
     #[must_use]
     pub const fn unreachable(self) -> Reason {
         match self {
-            Self::Topics | Self::Workers => Reason::KafkaUnreachable,
+            Self::Topics | Self::Workers | Self::Dashboard => Reason::KafkaUnreachable,
             Self::Cassandra => Reason::CassandraUnreachable,
             Self::MySql => Reason::MySQLUnreachable,
             Self::MongoDb => Reason::MongoDBUnreachable,

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
-use serde::Deserialize;
 use tapeline_api::pipeline::file::File;
 use tapeline_api::pipeline::producers::Replay;
 use tapeline_api::report::{Problem, ProblemClass};
-use tapeline_api::settings::{FORMAT_VERSION, ProducerSettings};
+use tapeline_api::settings::{FormatError, ProducerSettings, parse};
 
 use crate::halt::{Halt, problem};
 use crate::options::Options;
@@ -23,15 +22,9 @@ pub enum SettingsError {
         /// Why.
         source: std::io::Error,
     },
-    /// Another version of the operator wrote them.
-    #[error("the settings have format {found} and this program reads {FORMAT_VERSION}: the images of operator and producer do not fit together")]
-    Version {
-        /// Their version.
-        found: u32,
-    },
-    /// They are not what they should be.
-    #[error("the settings cannot be understood: {0}")]
-    Parse(#[from] serde_json::Error),
+    /// Not those of this version.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// They ask for nothing, or for two things.
     #[error("the settings name {0}; a producer has exactly one source, and a replay one file")]
     Ambiguous(&'static str),
@@ -46,20 +39,10 @@ impl From<SettingsError> for Halt {
     }
 }
 
-/// Reads the settings. Their version comes first, since the rest can only be understood if that is known.
+/// Reads the settings.
 pub fn load(path: &Path) -> Result<ProducerSettings, SettingsError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Versioned {
-        format_version: u32,
-    }
-
     let text = std::fs::read(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-    let Versioned { format_version } = serde_json::from_slice(&text)?;
-    if format_version != FORMAT_VERSION {
-        return Err(SettingsError::Version { found: format_version });
-    }
-    Ok(serde_json::from_slice(&text)?)
+    Ok(parse(&text)?)
 }
 
 /// Where the bars of a replay are.
@@ -136,11 +119,20 @@ pub(crate) mod tests {
     #[rstest]
     #[case::newer(
         r#"{"formatVersion": 2, "all": "different"}"#,
-        "the settings have format 2 and this program reads 1: the images of operator and producer do not fit together"
+        "the settings have format 2, this program reads 1; the images of the operator and of what it runs must be of one release"
     )]
-    #[case::no_version("{}", "the settings cannot be understood: missing field `formatVersion` at line 1 column 2")]
-    #[case::no_json("formatVersion: 1", "the settings cannot be understood: expected ident at line 1 column 2")]
-    #[case::incomplete(r#"{"formatVersion": 1}"#, "the settings cannot be understood: missing field `namespace` at line 1 column 20")]
+    #[case::no_version(
+        "{}",
+        "the settings cannot be understood: missing field `formatVersion` at line 1 column 2; the images of the operator and of what it runs must be of one release"
+    )]
+    #[case::no_json(
+        "formatVersion: 1",
+        "the settings cannot be understood: expected ident at line 1 column 2; the images of the operator and of what it runs must be of one release"
+    )]
+    #[case::incomplete(
+        r#"{"formatVersion": 1}"#,
+        "the settings cannot be understood: missing field `namespace` at line 1 column 20; the images of the operator and of what it runs must be of one release"
+    )]
     fn what_is_wrong_is_said(#[case] document: &str, #[case] message: &str) {
         assert_eq!(read(document).unwrap_err().to_string(), message);
     }

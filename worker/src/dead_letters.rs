@@ -5,6 +5,7 @@ use futures::stream::{self, StreamExt};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
+use tapeline_api::dead_letter::{CUT, ERROR, INDEX, KIND, Kind, OFFSET, PARTITION, PIPELINE, QUERY, TOPIC};
 use tapeline_api::report::{Problem, ProblemClass};
 use tapeline_api::settings::WorkerSettings;
 
@@ -12,14 +13,13 @@ use crate::consumer::client_config;
 use crate::sink::RefusedRow;
 use tapeline_query::decode::BadRecord;
 
-/// What is kept of a record that the dead-letter topic itself refuses for its size.
-const FIRST: usize = 256 << 10;
 /// Records that are on their way at once.
 const IN_FLIGHT: usize = 256;
 
 /// A record for the dead-letter topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
+    kind: Kind,
     partition: i32,
     offset: i64,
     index: Option<i64>,
@@ -50,21 +50,21 @@ impl DeadLetter {
     /// What is kept of it where all of it is too large.
     #[must_use]
     pub fn beginning(&self) -> &[u8] {
-        self.payload.get(..FIRST).unwrap_or(&self.payload)
+        self.payload.get(..CUT).unwrap_or(&self.payload)
     }
 }
 
 impl From<BadRecord> for DeadLetter {
     fn from(record: BadRecord) -> Self {
         let BadRecord { partition, offset, index, error, payload } = record;
-        Self { partition, offset, index: index.and_then(|index| i64::try_from(index).ok()), error, payload }
+        Self { kind: Kind::Record, partition, offset, index: index.and_then(|index| i64::try_from(index).ok()), error, payload }
     }
 }
 
 impl From<RefusedRow> for DeadLetter {
     fn from(row: RefusedRow) -> Self {
         let RefusedRow { partition, offset, index, error, payload } = row;
-        Self { partition, offset, index: Some(index.into()), error, payload }
+        Self { kind: Kind::Row, partition, offset, index: Some(index.into()), error, payload }
     }
 }
 
@@ -98,14 +98,15 @@ impl Stationery {
         let index = letter.index.map(|index| index.to_string()).unwrap_or_default();
         let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
         let key = format!("{}/{partition}/{offset}/{index}", self.source);
-        let headers = [
-            ("tapeline-pipeline", &self.pipeline),
-            ("tapeline-query", &self.query),
-            ("tapeline-topic", &self.source),
-            ("tapeline-partition", &partition),
-            ("tapeline-offset", &offset),
-            ("tapeline-index", &index),
-            ("tapeline-error", &letter.error),
+        let headers: [(&str, &str); 8] = [
+            (PIPELINE, &self.pipeline),
+            (QUERY, &self.query),
+            (TOPIC, &self.source),
+            (PARTITION, &partition),
+            (OFFSET, &offset),
+            (INDEX, &index),
+            (KIND, letter.kind.as_str()),
+            (ERROR, &letter.error),
         ];
         (key, headers.into_iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) })))
     }
@@ -196,11 +197,41 @@ where
 mod tests {
     use std::cell::Cell;
 
+    use rdkafka::message::Headers as _;
+
     use super::*;
+
+    #[test]
+    fn a_letter_says_whether_it_holds_a_record_or_a_row() {
+        let text = |text: &str| text.to_owned();
+        let stationery = Stationery { topic: text("ticks.dead-letter"), source: text("ticks"), pipeline: text("ns/p"), query: text("raw") };
+        let letters = [
+            DeadLetter::from(BadRecord { partition: 1, offset: 7, index: None, error: text("not JSON"), payload: Vec::new() }),
+            DeadLetter::from(BadRecord { partition: 1, offset: 7, index: Some(2), error: text("not JSON"), payload: Vec::new() }),
+            DeadLetter::from(RefusedRow { partition: 1, offset: 7, index: 0, error: text("out of range"), payload: Vec::new() }),
+        ];
+        let written = letters.each_ref().map(|letter| {
+            let (key, headers) = stationery.write(letter);
+            let header = |name: &str| headers.iter().find(|header| header.key == name).and_then(|header| header.value).map(<[u8]>::to_vec);
+            (key, header("tapeline-kind"), header("tapeline-index"), header("tapeline-error"))
+        });
+        let expected = |key: &str, kind: &str, index: &str, error: &str| {
+            let bytes = |text: &str| Some(text.as_bytes().to_vec());
+            (text(key), bytes(kind), bytes(index), bytes(error))
+        };
+        assert_eq!(
+            written,
+            [
+                expected("ticks/1/7/", "record", "", "not JSON"),
+                expected("ticks/1/7/2", "record", "2", "not JSON"),
+                expected("ticks/1/7/0", "row", "0", "out of range"),
+            ]
+        );
+    }
 
     #[tokio::test]
     async fn after_an_outage_sending_goes_on_behind_what_was_acknowledged() {
-        let letter = |offset| DeadLetter { partition: 0, offset, index: None, error: String::new(), payload: Vec::new() };
+        let letter = |offset| DeadLetter { kind: Kind::Record, partition: 0, offset, index: None, error: String::new(), payload: Vec::new() };
         let letters: Vec<DeadLetter> = (0..10_000).map(letter).collect();
         let sent = Cell::new(0);
         let (acknowledged, result) = in_order(&letters, |letter| {

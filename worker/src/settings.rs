@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
-use tapeline_api::settings::{FORMAT_VERSION, WorkerSettings};
+use tapeline_api::settings::{FormatError, WorkerSettings, parse};
 
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -16,12 +16,9 @@ pub enum SettingsError {
         /// Why.
         error: std::io::Error,
     },
-    /// Not what this program knows.
-    #[error("the settings are not those of this worker's version: {0}; the operator and the worker's image must be of one release")]
-    Parse(#[from] serde_json::Error),
-    /// Written by a newer or much older operator.
-    #[error("the settings have format {0}, this worker knows {FORMAT_VERSION}; the operator and the worker's image must be of one release")]
-    Version(u32),
+    /// Not those of this version.
+    #[error(transparent)]
+    Format(#[from] FormatError),
 }
 
 /// Reads the settings.
@@ -29,18 +26,8 @@ pub enum SettingsError {
 /// # Errors
 /// They are not there, or of another version.
 pub fn read(path: &Path) -> Result<WorkerSettings, SettingsError> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Version {
-        format_version: u32,
-    }
-
     let text = std::fs::read(path).map_err(|error| SettingsError::Read { path: path.to_owned(), error })?;
-    let version: Version = serde_json::from_slice(&text)?;
-    if version.format_version != FORMAT_VERSION {
-        return Err(SettingsError::Version(version.format_version));
-    }
-    Ok(serde_json::from_slice(&text)?)
+    Ok(parse(&text)?)
 }
 
 /// Where user names and passwords are mounted. They are read at each connection, so that a changed Secret needs no restart.

@@ -3,6 +3,7 @@
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the arguments of kube's printcolumns for attributes of their own")]
 
 pub mod cassandra;
+pub mod dashboard;
 pub mod file;
 pub mod kafka;
 pub mod live;
@@ -117,6 +118,9 @@ pub struct TradingPipelineSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub producers: Vec<producers::Producer>,
+    /// A web page for the pipeline, also while the pipeline is suspended. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboard: Option<dashboard::Dashboard>,
 }
 
 /// A user name and password in a Secret of the pipeline's own namespace.

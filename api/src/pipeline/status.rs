@@ -41,6 +41,9 @@ pub struct TradingPipelineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub producers: Vec<ProducerStatus>,
+    /// The dashboard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboard: Option<DashboardStatus>,
     /// Each topic that the pipeline names, as it was last seen; of topics that it named once, how often they were created.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 400), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -113,7 +116,20 @@ pub struct ProducerStatus {
     pub last_run: Option<Time>,
 }
 
-/// The state of a query or producer.
+/// What is known of the dashboard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DashboardStatus {
+    /// In one word.
+    pub state: ItemState,
+    /// What is wrong and what to do; empty when nothing is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Its Service.
+    pub service: String,
+}
+
+/// The state of a query, a producer or the dashboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display, IntoStaticStr)]
 pub enum ItemState {
     /// Something that it needs is not there yet, or its pods are starting.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Workers {
-    /// CPU and memory. Default: 100m and 64Mi asked for, 256Mi as the limit of memory.
+    /// CPU and memory of queries and producers. Default: 100m and 64Mi asked for, 256Mi as the limit of memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// The worker's image. Default: the one that the operator was installed with.
@@ -28,7 +28,7 @@ pub struct Workers {
     /// Further annotations of the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pod_annotations: BTreeMap<String, String>,
-    /// The pods' service account. They never get its token.
+    /// The pods' service account. They never get its token. The dashboard has an account of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,

@@ -40,7 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [tapeline.dev]
   resources: [tradingpipelines/finalizers]
   verbs: [update]
-# One Deployment for each query and producer. list, watch: controller.rs, those with our label. get: reconcile/dereference.rs, whether a name is taken.
+# One Deployment for each query, producer and dashboard. list, watch: controller.rs, those with our label. get: reconcile/dereference.rs, whether a name is taken.
 # create, patch: server-side apply; delete: suspended or removed ones (reconcile/apply.rs).
 - apiGroups: [apps]
   resources: [deployments]
@@ -58,11 +58,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [list, watch]
-# Settings of workers and producers, immutable, never listed; one is looked at before it is deleted (reconcile/apply.rs). Reference rows, files to send and bars to replay by name (reconcile/dereference.rs).
+# Settings of workers, producers and dashboards, immutable, never listed; one is looked at before it is deleted (reconcile/apply.rs). Reference rows, files to send and bars to replay by name (reconcile/dereference.rs).
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, delete]
-# User names and passwords of Cassandra, MySQL and MongoDB, by the name that a pipeline gives, never listed: reconcile/dereference.rs.
+# User names and passwords of Cassandra, MySQL, MongoDB and dashboards, by the name that a pipeline gives, never listed: reconcile/dereference.rs.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
@@ -70,8 +70,43 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+# By which people reach a dashboard, and as whom it asks the API server. get: reconcile/dereference/companions.rs, whether a name is taken, and whether there is
+# anything to do; create, patch: server-side apply; delete: removed ones (reconcile/apply/companions.rs).
+- apiGroups: [""]
+  resources: [services, serviceaccounts]
+  verbs: [get, create, patch, delete]
+# What that account may do: the same files.
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [rolebindings]
+  verbs: [get, create, patch, delete]
+# It may bind the one role that this chart makes for dashboards (below), and no other that grants more than it has itself.
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [{{ if .Values.watch.cluster }}clusterroles{{ else }}roles{{ end }}]
+  resourceNames: [{{ include "tapeline.dashboardRole" . }}]
+  verbs: [bind]
 # Events of pipelines: reconcile/status/events.rs. patch: kube's recorder counts a repeated one.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- end }}
+
+{{/* The Role (with watch.cluster: ClusterRole) that the operator binds the service accounts of dashboards to. */}}
+{{- define "tapeline.dashboardRole" -}}
+{{ include "tapeline.name" . }}-{{ if .Values.watch.cluster }}{{ .Release.Namespace }}-{{ end }}dashboard
+{{- end }}
+
+{{/* What a dashboard may do in its pipeline's namespace. It reads, and changes nothing. */}}
+{{- define "tapeline.dashboardRules" -}}
+# The pipeline that it shows, by a watch: dashboard/src/follow.rs. A Role cannot name it, since all dashboards of a namespace have this one.
+- apiGroups: [tapeline.dev]
+  resources: [tradingpipelines]
+  verbs: [list, watch]
+# Addresses of workers and producers, whose /status it reads, and how often they were started again: the same file.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# What happened to the pipeline. The operator writes Events in the group events.k8s.io; they are the same objects: the same file.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list, watch]
 {{- end }}

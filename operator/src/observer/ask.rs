@@ -20,6 +20,8 @@ pub(super) enum Error {
     TooLong,
     #[error("the answer is no report: {0}")]
     NoReport(#[from] serde_json::Error),
+    #[error("a dashboard has no report")]
+    Dashboard,
 }
 
 /// The client for all pods.
@@ -48,6 +50,7 @@ pub(super) async fn read(http: &reqwest::Client, kind: Kind, address: &str) -> R
     Ok(match kind {
         Kind::Query => Report::Worker(serde_json::from_slice(&body)?),
         Kind::Producer => Report::Producer(serde_json::from_slice(&body)?),
+        Kind::Dashboard => return Err(Error::Dashboard),
     })
 }
 

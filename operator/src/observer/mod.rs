@@ -106,8 +106,10 @@ fn update_pods(scope: &Scope, pods: &mut HashMap<String, Watched>) {
     pods.retain(|uid, _| uids.contains(uid));
 }
 
+/// None for pods that have no report: a dashboard asks, and is not asked.
 fn identity(pod: &Pod) -> Option<(String, String, String, (Kind, ItemName))> {
-    Some((pod.metadata.uid.clone()?, pod.metadata.namespace.clone()?, label(pod, PIPELINE_LABEL)?.clone(), item(pod)?))
+    let item = item(pod).filter(|(kind, _)| *kind != Kind::Dashboard)?;
+    Some((pod.metadata.uid.clone()?, pod.metadata.namespace.clone()?, label(pod, PIPELINE_LABEL)?.clone(), item))
 }
 
 /// Where a running pod listens.
@@ -197,4 +199,22 @@ fn same_states(before: &BTreeMap<(Kind, ItemName), ItemView>, now: &BTreeMap<(Ki
             .collect()
     };
     essence(before) == essence(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case("tapeline.dev/query", Some(Kind::Query))]
+    #[case("tapeline.dev/producer", Some(Kind::Producer))]
+    #[case("tapeline.dev/dashboard", None)]
+    fn workers_and_producers_are_asked_for_their_report(#[case] item: &str, #[case] asked: Option<Kind>) {
+        let labels = json!({"tapeline.dev/pipeline": "p", item: "x"});
+        let pod = serde_json::from_value(json!({"metadata": {"uid": "u", "namespace": "ns", "labels": labels}})).unwrap();
+        assert_eq!(identity(&pod).map(|(.., (kind, _))| kind), asked);
+    }
 }

@@ -1,5 +1,6 @@
 //! Step 5 (IO): brings ConfigMaps, Deployments and CronJobs to what was planned. Each item by itself; an object that is as planned already is not sent.
 
+mod companions;
 mod cron_job;
 
 use std::sync::Arc;
@@ -50,6 +51,13 @@ pub struct Applied {
 pub async fn apply(target: &Target, plans: Vec<ItemPlan>, inputs: &Inputs, scope: &Scope) -> Result<Applied, Error> {
     let client = Cluster::new(target, &scope.shared);
     let mut applied = Applied::default();
+    if target.pipeline.spec.dashboard.is_none() {
+        // Before its Deployment, which leads to them.
+        applied.leftover.extend(inputs.companions.unread().cloned());
+        if let Err(error) = client.take_away(&inputs.companions).await {
+            applied.leftover.push(failed(Kind::Dashboard.field(), error)?);
+        }
+    }
     for leftover in &inputs.leftover {
         if let Err(error) = client.stop(leftover).await {
             applied.leftover.push(failed(field_of(leftover), error)?);
@@ -86,16 +94,20 @@ pub async fn apply(target: &Target, plans: Vec<ItemPlan>, inputs: &Inputs, scope
 /// # Errors
 /// When this process may no longer act.
 fn failed(field: &str, error: Error) -> Result<Problem, Error> {
+    let area = if field == Kind::Dashboard.field() { Area::Dashboard } else { Area::Workers };
     match error {
         Error::NotLeader => Err(Error::NotLeader),
         // No other answer to the same object: only a change of what it is made from helps.
         Error::Write { source: kube::Error::Api(ref status), .. } if status.code == 422 => {
-            Ok(Problem::change(Area::Workers, Reason::KubernetesRefused, field, format!("{error}; change what it refuses")))
+            Ok(Problem::change(area, Reason::KubernetesRefused, field, format!("{error}; change what it refuses")))
         }
-        Error::NameTaken(_) => Ok(Problem::waiting(Area::Workers, Reason::NameTaken, format!("{field}.name"), error.to_string())),
+        Error::NameTaken(_) => {
+            let field = if area == Area::Dashboard { field.to_owned() } else { format!("{field}.name") };
+            Ok(Problem::waiting(area, Reason::NameTaken, field, error.to_string()))
+        }
         _ => {
             let message = format!("{error}; see what refuses it, and whether the operator's Role is that of its chart");
-            Ok(Problem::waiting(Area::Workers, Reason::KubernetesRefused, field, message))
+            Ok(Problem::waiting(area, Reason::KubernetesRefused, field, message))
         }
     }
 }
@@ -103,7 +115,8 @@ fn failed(field: &str, error: Error) -> Result<Problem, Error> {
 /// Where the item of a Deployment was declared.
 fn field_of(leftover: &Deployment) -> &'static str {
     let labels = leftover.metadata.labels.as_ref();
-    if labels.is_some_and(|labels| labels.contains_key(Kind::Producer.label())) { "spec.producers" } else { "spec.queries" }
+    let kind = [Kind::Producer, Kind::Dashboard].into_iter().find(|kind| labels.is_some_and(|labels| labels.contains_key(kind.label())));
+    kind.unwrap_or(Kind::Query).field()
 }
 
 /// Whose a ConfigMap is.
@@ -166,6 +179,9 @@ impl<'a> Cluster<'a> {
         }
         if let Some(cron_job) = &before.cron_job {
             self.stop_schedule(cron_job).await?;
+        }
+        if workload.kind == Kind::Dashboard {
+            self.accompany(&inputs.companions).await?;
         }
         let deployment = self.run(workload, before.deployment).await?;
         Ok(Objects { deployment: Some(deployment), cron_job: None })
@@ -307,6 +323,7 @@ mod tests {
 
     use super::*;
     use crate::reason::Cure;
+    use crate::reconcile::build::labels;
     use crate::reconcile::validate::tests::{good, pipeline};
 
     #[rstest]
@@ -325,6 +342,15 @@ mod tests {
     }
 
     #[test]
+    fn a_deployment_that_is_no_longer_declared_tells_where_it_was() {
+        for kind in [Kind::Query, Kind::Producer, Kind::Dashboard] {
+            let mut leftover = Deployment::default();
+            leftover.metadata.labels = Some(labels("p", kind, "x"));
+            assert_eq!(field_of(&leftover), kind.field());
+        }
+    }
+
+    #[test]
     fn what_is_refused_concerns_one_item_and_a_lost_lease_all() {
         let refused = kube::Error::Api(Box::new(Status::failure("admission webhook \"w\" denied the request", "Forbidden").with_code(403)));
         let problem = failed("spec.queries", Error::Write { what: "a Deployment", source: refused }).unwrap();
@@ -336,6 +362,7 @@ mod tests {
         assert!(problem.message.contains("spec.schedule"), "{}", problem.message);
         let taken = failed("spec.queries[1]", Error::NameTaken("x".into())).unwrap();
         assert_eq!((taken.reason, taken.field.as_str()), (Reason::NameTaken, "spec.queries[1].name"));
+        assert_eq!(failed("spec.dashboard", Error::NameTaken("x".into())).unwrap().field, "spec.dashboard", "it has no name of its own");
         assert!(matches!(failed("spec.queries", Error::NotLeader), Err(Error::NotLeader)));
     }
 }

@@ -1,6 +1,8 @@
 //! Step 1 (IO, reads only): what the specification refers to in Kubernetes. Secrets are read by name, one by one, and only the named keys are kept; what is
 //! missing or lacks a key is a problem of those who need it, not an error.
 
+mod companions;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -14,10 +16,10 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tapeline_api::TradingPipeline;
 use tapeline_api::names::{DataKey, ItemName, ObjectName, SqlName};
-use tapeline_api::pipeline::{ConfigMapKeyRef, CredentialsSecretRef};
-use tapeline_api::settings::FEED_FOLDER;
+use tapeline_api::pipeline::{ConfigMapKeyRef, CredentialsSecretRef, dashboard};
+use tapeline_api::settings::{DASHBOARD_FOLDER, FEED_FOLDER};
 
-use super::build::{Kind, MountedSecret, object_name};
+use super::build::{DASHBOARD_LABEL, Kind, MountedSecret, object_name};
 use super::pods;
 use super::runs::Runs;
 use super::{Error, Target};
@@ -25,6 +27,7 @@ use crate::context::Scope;
 use crate::external;
 use crate::observer::reports::ItemView;
 use crate::reason::{Area, Problem, Reason, near_miss};
+pub use companions::Companions;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -43,9 +46,13 @@ pub struct Inputs {
     pub data: BTreeMap<ItemName, Result<(ObjectName, DataKey, String), Problem>>,
     /// Secrets that the sources of producers need.
     pub secrets: BTreeMap<ItemName, Vec<Result<MountedSecret, Problem>>>,
+    /// `spec.dashboard.auth.passwordSecretRef`, where it is set.
+    pub password: Option<Result<MountedSecret, Problem>>,
+    /// What stands beside the dashboard's Deployment, or is left of it.
+    pub companions: Companions,
     /// The Deployments under the names that the pipeline's have.
     pub deployments: BTreeMap<(Kind, ItemName), Live>,
-    /// Deployments of queries and producers that are no longer in the specification.
+    /// Deployments of items that are no longer in the specification.
     pub leftover: Vec<Arc<Deployment>>,
     /// The CronJobs under the names that the pipeline's have.
     pub cron_jobs: BTreeMap<(Kind, ItemName), Live<CronJob>>,
@@ -165,10 +172,20 @@ pub async fn dereference(target: &Target, scope: &Scope) -> Result<Inputs, Error
             inputs.secrets.entry(producer.name.clone()).or_default().push(found.map(|(_, version)| mounted(version)));
         }
     }
+    if let Some(reference) = spec.dashboard.as_ref().and_then(|dashboard| dashboard.auth.as_ref()).and_then(|auth| auth.password_secret_ref.as_ref()) {
+        let field = "spec.dashboard.auth.passwordSecretRef";
+        let found = secret(target, scope, Area::Dashboard, DASHBOARD_FOLDER, field, reference).await?;
+        inputs.password = Some(found.map(|found| found.mounted));
+    }
     let scheduled =
         |kind: Kind, name: &ItemName| kind == Kind::Producer && spec.producers.iter().any(|producer| producer.name == *name && producer.schedule.is_some());
     (inputs.deployments, inputs.leftover) = standing(target, scope, &scope.deployments, "a Deployment", |kind, name| !scheduled(kind, name)).await?;
     (inputs.cron_jobs, inputs.leftover_cron_jobs) = standing(target, scope, &scope.cron_jobs, "a CronJob", scheduled).await?;
+    // One that was taken out of the specification leads to them by its Deployment, or by what the status says of it.
+    let had_one = inputs.leftover.iter().any(|deployment| is_of_dashboard(deployment)) || scope.shared.statuses.current(target).await.dashboard.is_some();
+    if spec.dashboard.is_some() || had_one {
+        inputs.companions = companions::read(target, scope).await?;
+    }
     inputs.runs = super::runs::of(&inputs.cron_jobs, &scope.jobs, &scope.pods);
     inputs.reports = scope.shared.reports.of(&target.namespace, &target.name);
     inputs.pods = pods::standing(target, &scope.pods);
@@ -301,16 +318,15 @@ where
     let mut names = Vec::new();
     for (kind, name) in items(&target.pipeline) {
         let object = object_name(&target.name, kind, name.as_str());
-        let field = if kind == Kind::Query { "spec.queries" } else { "spec.producers" };
         let live = match cache.get(&ObjectRef::new(&object).within(&target.namespace)) {
             Some(cached) => Live::of(Some(cached), target),
-            None if wanted(kind, name) => match refused(api.get_opt(&object).await, what, Area::Workers, field)? {
+            None if wanted(kind, &name) => match refused(api.get_opt(&object).await, what, kind.area(), kind.field())? {
                 Ok(found) => Live::of(found.map(Arc::new), target),
                 Err(problem) => Live::Unread(problem),
             },
             None => Live::Absent,
         };
-        standing.insert((kind, name.clone()), live);
+        standing.insert((kind, name), live);
         names.push(object);
     }
     let ours = cache.state_filter(|object| object.meta().namespace.as_deref() == Some(target.namespace.as_str()) && is_ours(object, target));
@@ -318,10 +334,15 @@ where
     Ok((standing, leftover))
 }
 
-/// All queries and producers.
-pub fn items(pipeline: &TradingPipeline) -> impl Iterator<Item = (Kind, &ItemName)> {
-    let queries = pipeline.spec.queries.iter().map(|query| (Kind::Query, &query.name));
-    queries.chain(pipeline.spec.producers.iter().map(|producer| (Kind::Producer, &producer.name)))
+/// All queries and producers, and the dashboard.
+fn items(pipeline: &TradingPipeline) -> impl Iterator<Item = (Kind, ItemName)> {
+    let queries = pipeline.spec.queries.iter().map(|query| (Kind::Query, query.name.clone()));
+    let producers = pipeline.spec.producers.iter().map(|producer| (Kind::Producer, producer.name.clone()));
+    queries.chain(producers).chain(pipeline.spec.dashboard.iter().map(|_| (Kind::Dashboard, dashboard::item_name())))
+}
+
+fn is_of_dashboard(deployment: &Deployment) -> bool {
+    deployment.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(DASHBOARD_LABEL))
 }
 
 /// Whether its controller is this very pipeline, not one of the same name before it.

@@ -1,8 +1,11 @@
 //! Step 4 (pure): which Deployments and CronJobs the pipeline is to have. A query runs when its own topic, dead-letter topic and sink are there and its Secret is read;
 //! one that lacks something, or whose store does not answer, keeps the Deployment that it has, untouched.
 
+mod dashboard;
+mod wanted;
+
 use tapeline_api::TradingPipelineSpec;
-use tapeline_api::names::{ItemName, SqlName};
+use tapeline_api::names::ItemName;
 use tapeline_api::pipeline::producers::Producer;
 use tapeline_api::pipeline::queries::{Query, Target as SinkTarget};
 use tapeline_api::pipeline::status::{ResourceKind, TradingPipelineStatus};
@@ -13,17 +16,17 @@ use super::build::cron_job::LONGEST_NAME;
 use super::build::settings::{self, Identity};
 use super::build::{Kind, MountedSecret, Timed, Workload, object_name, resources};
 use super::check_query;
-use super::dereference::{Found, Inputs, Live};
-use super::systems::{LookedUp, System, Systems};
+use super::dereference::{Inputs, Live};
+use super::systems::{LookedUp, Systems};
 use super::validate::{ValidQuery, Validated};
-use crate::external::{NodeState, RefusalReason};
 use crate::options::Options;
-use crate::reason::{Area, Problem, Reason, near_miss};
+use crate::reason::{Area, Problem, Reason};
+use wanted::{CASSANDRA, MONGODB, MYSQL, Wanted, mounted, usable};
 
-/// What is to be done about one query or producer.
+/// What is to be done about one query or producer, or the dashboard.
 #[derive(Debug)]
 pub struct ItemPlan {
-    /// Query or producer.
+    /// What it is.
     pub kind: Kind,
     /// Its name.
     pub name: ItemName,
@@ -61,7 +64,7 @@ struct Pipeline<'a> {
     status: &'a TradingPipelineStatus,
 }
 
-/// Decides for each query and producer.
+/// Decides for each query and producer, and the dashboard.
 #[must_use]
 pub fn plan(
     target: &Target,
@@ -77,7 +80,8 @@ pub fn plan(
     let pipeline = Pipeline { target, spec, options, identity, inputs, systems, status };
     let queries = spec.queries.iter().enumerate().map(|(index, query)| pipeline.query(index, query, validated));
     let producers = spec.producers.iter().enumerate().map(|(index, producer)| pipeline.producer(index, producer, validated));
-    queries.chain(producers).collect()
+    let dashboard = spec.dashboard.iter().map(|dashboard| pipeline.dashboard(dashboard, validated));
+    queries.chain(producers).chain(dashboard).collect()
 }
 
 impl Pipeline<'_> {
@@ -156,13 +160,22 @@ impl Pipeline<'_> {
         if !foreign {
             return Step::Run(Box::new(workload));
         }
-        let object = workload.object_name(&self.target.name);
-        let message = format!(
-            "a {what} \"{object}\" exists that does not belong to this pipeline; it is left alone: rename the {}, or delete it",
-            workload.kind.as_str()
-        );
-        problems.push(Problem::waiting(Area::Workers, Reason::NameTaken, format!("{field}.name"), message.clone()));
+        let taken = self.taken(what, field, &workload);
+        let message = taken.message.clone();
+        problems.push(taken);
         Step::Leave(message)
+    }
+
+    /// A `what` of the workload's name is somebody else's.
+    fn taken(&self, what: &str, field: &str, workload: &Workload) -> Problem {
+        let (field, rename) = match workload.kind {
+            Kind::Query | Kind::Producer => (format!("{field}.name"), format!("rename the {}", workload.kind.as_str())),
+            // It has the pipeline's name.
+            Kind::Dashboard => (field.to_owned(), "rename the pipeline".to_owned()),
+        };
+        let object = workload.object_name(&self.target.name);
+        let message = format!("a {what} \"{object}\" exists that does not belong to this pipeline; it is left alone: {rename}, or delete it");
+        Problem::waiting(workload.kind.area(), Reason::NameTaken, field, message)
     }
 
     /// # Errors
@@ -314,80 +327,6 @@ impl Pipeline<'_> {
         let first = found.first().map(ToString::to_string);
         problems.extend(found);
         first.map_or(Ok(()), Err)
-    }
-}
-
-/// How a kind of store is spoken of.
-struct Store {
-    area: Area,
-    kind: ResourceKind,
-    /// Its member of `spec` and of `sink`.
-    member: &'static str,
-    /// What a query writes to: the member of the sink; with an s, that of the store.
-    noun: &'static str,
-}
-
-const CASSANDRA: Store = Store { area: Area::Cassandra, kind: ResourceKind::CassandraTable, member: "cassandra", noun: "table" };
-const MYSQL: Store = Store { area: Area::MySql, kind: ResourceKind::MySQLTable, member: "mysql", noun: "table" };
-const MONGODB: Store = Store { area: Area::MongoDb, kind: ResourceKind::MongoDBCollection, member: "mongodb", noun: "collection" };
-
-/// A table or collection that a query writes to.
-struct Wanted<'a> {
-    store: &'static Store,
-    schema: &'a SqlName,
-    name: &'a SqlName,
-    declared: Vec<&'a SqlName>,
-    query: &'a str,
-}
-
-impl Wanted<'_> {
-    fn full_name(&self) -> String {
-        format!("{}.{}", self.schema, self.name)
-    }
-
-    fn field(&self) -> String {
-        format!("{}.sink.{}.{}", self.query, self.store.member, self.store.noun)
-    }
-
-    fn missing(&self) -> Problem {
-        let Store { member, noun, .. } = self.store;
-        let hint = near_miss(self.name.as_str(), self.declared.iter().map(|name| name.as_str()));
-        let message =
-            format!("there is no {noun} \"{}\", and the pipeline declares none{hint}; declare it under spec.{member}.{noun}s, or create it", self.full_name());
-        Problem::waiting(Area::Workers, Reason::TableMissing, self.field(), message)
-    }
-
-    fn unfit(&self, why: &str) -> Problem {
-        let message = format!("{} \"{}\" {why}; put that right, or name another one", self.store.noun, self.full_name());
-        Problem::waiting(Area::Workers, Reason::ResourceConflict, self.field(), message)
-    }
-}
-
-/// Whether a thing that an item needs is there. One that differs from its declaration, without being of another kind, can be used all the same.
-fn usable(system: Option<&System>, kind: ResourceKind, name: &str) -> Result<(), String> {
-    let Some(system) = system else { return Err(format!("{name} is not declared")) };
-    if let Some(problem) = &system.unavailable {
-        return Err(problem.to_string());
-    }
-    let Some(outcome) = system.node(kind, name) else { return Err(format!("the declaration of {name} is not valid")) };
-    match &outcome.state {
-        NodeState::AsDeclared | NodeState::Changed(_) | NodeState::Recreated(_) => Ok(()),
-        NodeState::Refused(refusals)
-            if refusals.iter().all(|refusal| matches!(refusal.reason, RefusalReason::WouldLoseData | RefusalReason::ConfigContested)) =>
-        {
-            Ok(())
-        }
-        NodeState::Waiting(error) => Err(error.message.clone()),
-        NodeState::Missing(message) => Err(message.clone()),
-        NodeState::Refused(refusals) => Err(refusals.first().map(|refusal| refusal.message.clone()).unwrap_or_default()),
-    }
-}
-
-fn mounted(found: Option<&Result<Found, Problem>>) -> Result<Option<MountedSecret>, String> {
-    match found {
-        None => Ok(None),
-        Some(Ok(found)) => Ok(Some(found.mounted.clone())),
-        Some(Err(problem)) => Err(problem.to_string()),
     }
 }
 

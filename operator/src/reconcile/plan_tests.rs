@@ -1,10 +1,18 @@
-//! What a query waits for before it has a Deployment.
+//! What a query, a producer and the dashboard wait for before they have a Deployment.
 
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::rbac::v1::RoleRef;
 use rstest::rstest;
+use serde_json::json;
 use tapeline_api::progress::PROGRESS_TOPIC;
+use tapeline_api::settings::{DashboardAuth, DashboardSettings};
 
 use super::*;
-use crate::external::{self, Applied, Node, NodeOutcome, Refusal};
+use crate::external::{self, Applied, Node, NodeOutcome, NodeState, Refusal, RefusalReason};
+use crate::reconcile::dereference::{Companions, Found};
+use crate::reconcile::systems::System;
 use crate::reconcile::validate::tests::{good, pipeline};
 use crate::reconcile::validate::validate;
 
@@ -16,8 +24,9 @@ fn found(folder: &'static str) -> Found {
 }
 
 fn inputs() -> Inputs {
+    let password = Some(Ok(found("dashboard").mounted));
     let found = |folder| Some(Ok(found(folder)));
-    Inputs { mysql: found("mysql"), cassandra: found("cassandra"), mongodb: found("mongodb"), ..Inputs::default() }
+    Inputs { mysql: found("mysql"), cassandra: found("cassandra"), mongodb: found("mongodb"), password, ..Inputs::default() }
 }
 
 fn system(kind: ResourceKind, names: &[&str]) -> System {
@@ -42,12 +51,13 @@ fn of(systems: &mut [(Area, System)], wanted: Area) -> &mut System {
     systems.iter_mut().find(|(area, _)| *area == wanted).map(|(_, system)| system).unwrap()
 }
 
-/// The plan of the query of this name.
-fn planned(query: &str, inputs: &Inputs, systems: Vec<(Area, System)>, object: serde_json::Value) -> ItemPlan {
+fn plans(inputs: &Inputs, systems: Vec<(Area, System)>, object: serde_json::Value) -> Vec<ItemPlan> {
     let target = Target::of(&pipeline(object)).unwrap();
     let options = Options {
         worker_image: "worker".into(),
         producer_image: "producer".into(),
+        dashboard_image: "dashboard".into(),
+        dashboard_role: RoleRef::default(),
         image_pull_policy: None,
         namespaces: Vec::new(),
         listen: "0.0.0.0:8080".parse().unwrap(),
@@ -55,8 +65,12 @@ fn planned(query: &str, inputs: &Inputs, systems: Vec<(Area, System)>, object: s
         identity: None,
     };
     let validated = validate(&target.pipeline.spec);
-    let plans = plan(&target, &options, "c", &validated, inputs, &systems.into_iter().collect(), &TradingPipelineStatus::default());
-    plans.into_iter().find(|plan| plan.kind == Kind::Query && plan.name.as_str() == query).unwrap()
+    plan(&target, &options, "c", &validated, inputs, &systems.into_iter().collect(), &TradingPipelineStatus::default())
+}
+
+/// The plan of the query of this name.
+fn planned(query: &str, inputs: &Inputs, systems: Vec<(Area, System)>, object: serde_json::Value) -> ItemPlan {
+    plans(inputs, systems, object).into_iter().find(|plan| plan.kind == Kind::Query && plan.name.as_str() == query).unwrap()
 }
 
 /// The folders of the Secrets that its pods mount, or what is awaited.
@@ -134,19 +148,7 @@ fn planned_producer(change: impl FnOnce(&mut serde_json::Value)) -> ItemPlan {
     let mut object = good();
     object["spec"]["producers"][1]["schedule"] = serde_json::json!({"cron": "@daily"});
     change(&mut object);
-    let target = Target::of(&pipeline(object)).unwrap();
-    let options = Options {
-        worker_image: "worker".into(),
-        producer_image: "producer".into(),
-        image_pull_policy: None,
-        namespaces: Vec::new(),
-        listen: "127.0.0.1:1".parse().unwrap(),
-        leader_election_namespace: "default".into(),
-        identity: None,
-    };
-    let validated = validate(&target.pipeline.spec);
-    let plans = plan(&target, &options, "", &validated, &Inputs::default(), &Systems::default(), &TradingPipelineStatus::default());
-    plans.into_iter().filter(|plan| plan.kind == Kind::Producer).nth(1).unwrap()
+    plans(&Inputs::default(), Vec::new(), object).into_iter().filter(|plan| plan.kind == Kind::Producer).nth(1).unwrap()
 }
 
 #[test]
@@ -187,4 +189,89 @@ fn what_cannot_be_built_waits_and_starts_nothing_when_it_is_suspended() {
         object["spec"]["producers"][1].as_object_mut().unwrap().remove("schedule");
     });
     assert!(matches!(without.step, Step::Stop));
+}
+
+/// The plan of the dashboard, where nothing outside Kubernetes is there.
+fn planned_dashboard(inputs: &Inputs, change: impl FnOnce(&mut serde_json::Value)) -> Option<ItemPlan> {
+    let mut object = good();
+    change(&mut object);
+    plans(inputs, Vec::new(), object).into_iter().find(|plan| plan.kind == Kind::Dashboard)
+}
+
+fn problems(plan: &ItemPlan) -> Vec<(Reason, &str)> {
+    plan.problems.iter().map(|problem| (problem.reason, problem.field.as_str())).collect()
+}
+
+#[test]
+fn a_dashboard_waits_for_nothing() {
+    let plan = planned_dashboard(&inputs(), |_| {}).unwrap();
+    assert_eq!(step(&plan), Ok(vec!["cassandra", "mysql", "mongodb", "dashboard"]));
+    assert_eq!((problems(&plan), plan.field.as_str()), (vec![], "spec.dashboard"));
+    let plan = planned_dashboard(&Inputs::default(), |object| {
+        object["spec"]["dashboard"] = json!({});
+        for store in ["cassandra", "mysql", "mongodb"] {
+            object["spec"].as_object_mut().unwrap().remove(store);
+        }
+    });
+    assert_eq!(step(&plan.unwrap()), Ok(vec![]), "a pipeline of topics alone has one, too");
+    assert!(planned_dashboard(&inputs(), |object| drop(object["spec"].as_object_mut().unwrap().remove("dashboard"))).is_none());
+}
+
+#[test]
+fn a_dashboard_names_all_secrets_that_are_missing_and_runs_without_them() {
+    let missing = |field| Problem::waiting(Area::Dashboard, Reason::SecretMissing, field, "no Secret");
+    let mut inputs = inputs();
+    inputs.mysql = Some(Err(missing("spec.mysql.credentialsSecretRef")));
+    inputs.password = Some(Err(missing("spec.dashboard.auth.passwordSecretRef")));
+    let plan = planned_dashboard(&inputs, |object| object["spec"]["dashboard"]["auth"] = json!({"passwordSecretRef": {"name": "people"}})).unwrap();
+    assert_eq!(step(&plan), Ok(vec!["cassandra", "mongodb"]));
+    let named = [(Reason::SecretMissing, "spec.mysql.credentialsSecretRef"), (Reason::SecretMissing, "spec.dashboard.auth.passwordSecretRef")];
+    assert_eq!(problems(&plan), named);
+    // One that ran without a password does not go on so: it is told to ask for one, and has none that would let somebody in.
+    let Step::Run(workload) = plan.step else { panic!("{:?}", plan.step) };
+    let settings: DashboardSettings = serde_json::from_str(&workload.settings).unwrap();
+    assert_eq!(settings.auth, DashboardAuth::Password, "{:?}", settings.auth);
+}
+
+#[test]
+fn a_suspended_pipeline_keeps_its_dashboard_and_a_suspended_dashboard_stops() {
+    let pipeline = planned_dashboard(&inputs(), |object| object["spec"]["suspend"] = true.into()).unwrap();
+    assert!(step(&pipeline).is_ok());
+    let dashboard = planned_dashboard(&inputs(), |object| object["spec"]["dashboard"]["suspend"] = true.into()).unwrap();
+    assert_eq!(step(&dashboard), Err("stopped"));
+}
+
+#[test]
+fn a_chart_that_is_wrong_does_not_stop_the_dashboard() {
+    let plan = planned_dashboard(&inputs(), |object| object["spec"]["dashboard"]["charts"][0]["view"] = "volume_todya".into()).unwrap();
+    assert_eq!((problems(&plan), plan.invalid.as_ref()), (vec![(Reason::InvalidSpec, "spec.dashboard.charts[0].view")], None));
+    assert!(step(&plan).is_ok());
+}
+
+#[test]
+fn what_stands_under_its_name_and_is_not_ours_is_left_alone() {
+    let companions = Companions { service: Live::Foreign, binding: Live::Foreign, ..Companions::default() };
+    let plan = planned_dashboard(&Inputs { companions, ..inputs() }, |_| {}).unwrap();
+    let message = "a Service \"stock-volume-dashboard\" exists that does not belong to this pipeline; it is left alone: rename the pipeline, or delete it";
+    assert_eq!((problems(&plan), step(&plan)), (vec![(Reason::NameTaken, "spec.dashboard"); 2], Err(message)));
+
+    let mut taken = inputs();
+    taken.deployments.insert((Kind::Dashboard, "dashboard".parse().unwrap()), Live::Foreign);
+    let plan = planned_dashboard(&taken, |_| {}).unwrap();
+    assert_eq!(problems(&plan), [(Reason::NameTaken, "spec.dashboard")]);
+    assert!(step(&plan).unwrap_err().starts_with("a Deployment \"stock-volume-dashboard\" exists"));
+
+    let unread = Problem::waiting(Area::Dashboard, Reason::KubernetesRefused, "spec.dashboard", "no");
+    let companions = Companions { service: Live::Ours(Arc::new(Service::default())), account: Live::Unread(unread), ..Companions::default() };
+    let plan = planned_dashboard(&Inputs { companions, ..inputs() }, |_| {}).unwrap();
+    assert_eq!((problems(&plan), step(&plan)), (vec![(Reason::KubernetesRefused, "spec.dashboard")], Err("spec.dashboard: no")));
+}
+
+#[test]
+fn a_dashboard_is_told_how_to_reach_everything_and_nothing_that_would_stop_it() {
+    let plan = planned_dashboard(&inputs(), |object| object["spec"]["kafka"]["clientProperties"] = json!({"group.id": "mine", "client.rack": "a"})).unwrap();
+    let Step::Run(workload) = plan.step else { panic!("{:?}", plan.step) };
+    let settings: DashboardSettings = serde_json::from_str(&workload.settings).unwrap();
+    assert!(settings.cassandra.is_some() && settings.mysql.is_some() && settings.mongodb.is_some());
+    assert_eq!(settings.kafka.client_properties.into_iter().collect::<Vec<_>>(), [("client.rack".to_owned(), "a".to_owned())]);
 }

@@ -7,9 +7,9 @@ use kube::runtime::reflector::Store;
 use tapeline_api::names::ItemName;
 
 use super::Target;
-use super::build::{Kind, PIPELINE_LABEL};
+use super::build::{DASHBOARD_LABEL, Kind, PIPELINE_LABEL};
 
-/// The pods of a query or producer that have not ended.
+/// The pods of a query, a producer or the dashboard that have not ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Why some do not start, each reason once.
@@ -32,7 +32,7 @@ impl Standing {
 
 const UNSCHEDULABLE: &str = "Unschedulable";
 
-/// The pods of each query and producer that have not ended.
+/// The pods of each item that have not ended.
 #[must_use]
 pub fn standing(target: &Target, pods: &Store<Pod>) -> BTreeMap<(Kind, ItemName), Standing> {
     let mut found: BTreeMap<(Kind, ItemName), Standing> = BTreeMap::new();
@@ -45,11 +45,17 @@ pub fn standing(target: &Target, pods: &Store<Pod>) -> BTreeMap<(Kind, ItemName)
     found
 }
 
-/// Whether there is still a pod of the pipeline, other than one that a run left behind: that one stays as long as its Job does.
+/// Whether there is still a pod of the pipeline that works.
 #[must_use]
 pub fn any(target: &Target, pods: &Store<Pod>) -> bool {
     let is_ours = |pod: &Pod| pod.metadata.namespace.as_deref() == Some(target.namespace.as_str()) && label(pod, PIPELINE_LABEL) == Some(&target.name);
-    pods.find(|pod| is_ours(pod) && !is_left_behind(pod)).is_some()
+    pods.find(|pod| is_ours(pod) && works(pod)).is_some()
+}
+
+/// Whether a suspended pipeline waits for the pod to be gone: not for the dashboard's, which stays, and not for one that a run left behind, which stays as long as
+/// its Job does.
+fn works(pod: &Pod) -> bool {
+    label(pod, DASHBOARD_LABEL).is_none() && !is_left_behind(pod)
 }
 
 fn is_left_behind(pod: &Pod) -> bool {
@@ -65,7 +71,7 @@ pub fn has_ended(pod: &Pod) -> bool {
 /// Whose pod it is.
 #[must_use]
 pub fn item(pod: &Pod) -> Option<(Kind, ItemName)> {
-    [Kind::Query, Kind::Producer].into_iter().find_map(|kind| Some((kind, label(pod, kind.label())?.parse().ok()?)))
+    [Kind::Query, Kind::Producer, Kind::Dashboard].into_iter().find_map(|kind| Some((kind, label(pod, kind.label())?.parse().ok()?)))
 }
 
 /// A label of a pod.
@@ -122,6 +128,13 @@ mod tests {
     fn the_pod_of_a_run_that_is_over_has_ended(#[case] phase: &str, #[case] ended: bool) {
         let pod = serde_json::from_value(json!({"status": {"phase": phase}})).unwrap();
         assert_eq!((has_ended(&pod), is_left_behind(&pod)), (ended, ended));
+    }
+
+    #[test]
+    fn a_suspended_pipeline_does_not_wait_for_its_dashboard() {
+        let pod = |label: &str| serde_json::from_value(json!({"metadata": {"labels": {label: "x"}}, "status": {"phase": "Running"}})).unwrap();
+        assert!(works(&pod("tapeline.dev/query")) && works(&pod("tapeline.dev/producer")));
+        assert!(!works(&pod("tapeline.dev/dashboard")));
     }
 
     /// As one of a Deployment that was deleted does for a moment.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use tapeline_query::decode::BadRecord;
 use tapeline_query::plan::{MicroBatch, RunError};
+use tokio::time::Instant;
 
 use crate::consumer::{SourceChunk, Step};
 
@@ -31,6 +32,8 @@ pub(super) struct Batch {
     pub(super) steps: BTreeMap<i32, Step>,
     pub(super) rows: u64,
     pub(super) bad: Vec<BadRecord>,
+    /// When its first records came.
+    pub(super) began: Instant,
     /// Bytes of the bad records, which wait for the cut.
     bad_bytes: usize,
 }
@@ -39,8 +42,8 @@ pub(super) struct Batch {
 const BAD_BYTES: usize = 4 << 20;
 
 impl Batch {
-    pub(super) const fn new(run: MicroBatch) -> Self {
-        Self { run, steps: BTreeMap::new(), rows: 0, bad: Vec::new(), bad_bytes: 0 }
+    pub(super) fn new(run: MicroBatch) -> Self {
+        Self { run, steps: BTreeMap::new(), rows: 0, bad: Vec::new(), began: Instant::now(), bad_bytes: 0 }
     }
 
     /// Notes a chunk and gives its rows.

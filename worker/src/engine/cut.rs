@@ -13,6 +13,17 @@ use crate::dead_letters::DeadLetter;
 use crate::sink::{Advance, Progress, Sink, SinkError};
 use crate::status::Who;
 
+/// The times of a cut, for the report.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// When it began, and that as milliseconds since 1970.
+    cut: (Instant, i64),
+    /// How long the micro-batch was open before.
+    open: Duration,
+    /// From the cut to the plan's last row.
+    plan: Duration,
+}
+
 /// What comes after an error of the sink.
 enum Next {
     /// Call it again.
@@ -26,7 +37,7 @@ impl Engine {
     pub(super) async fn cut(&mut self) -> Flow {
         self.schedule.was_cut();
         let Some(mut batch) = self.batch.take() else { return Ok(()) };
-        let begun = (Instant::now(), now_micros() / 1000);
+        let cut = (Instant::now(), now_micros() / 1000);
         self.parts.query.set_now(now_micros());
         let (closed, _) = tokio::sync::mpsc::channel(1);
         batch.run.input = closed; // dropping the input ends the plan
@@ -46,15 +57,16 @@ impl Engine {
                 }
             }
         }
+        let times = Times { cut, open: cut.0.duration_since(batch.began), plan: cut.0.elapsed() };
         let mut letters: Vec<DeadLetter> = std::mem::take(&mut batch.bad).into_iter().map(DeadLetter::from).collect();
         if !self.parts.sink.commits_in_kafka() && !self.bury(std::mem::take(&mut letters)).await? {
             return Ok(());
         }
-        self.store(batch, letters, begun).await
+        self.store(batch, letters, times).await
     }
 
     /// Stores the micro-batch. `letters` are those that the sink takes with it.
-    async fn store(&mut self, batch: Batch, mut letters: Vec<DeadLetter>, begun: (Instant, i64)) -> Flow {
+    async fn store(&mut self, batch: Batch, mut letters: Vec<DeadLetter>, times: Times) -> Flow {
         let advances: Vec<Advance> = batch
             .steps
             .iter()
@@ -74,7 +86,7 @@ impl Engine {
             match result {
                 Some(Ok(rows_out)) => {
                     self.parts.status.bad(letters.len() as u64);
-                    self.stored(&advances, batch.rows, rows_out, begun);
+                    self.stored(&advances, batch.rows, rows_out, times);
                     return self.caught_up();
                 }
                 other => {
@@ -118,16 +130,18 @@ impl Engine {
         Ok(Next::Discarded)
     }
 
-    fn stored(&mut self, advances: &[Advance], rows_in: u64, rows_out: u64, (begun, cut_at_ms): (Instant, i64)) {
+    fn stored(&mut self, advances: &[Advance], rows_in: u64, rows_out: u64, times: Times) {
         let status = &self.parts.status;
         status.going_on(Who::Engine);
         for advance in advances {
             self.owned.insert(advance.partition, advance.to);
             status.stored(advance.partition, advance.to.next_offset);
         }
-        let took = begun.elapsed();
-        let commit_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        status.batch(BatchReport { rows_in, rows_out, commit_ms, cut_at_ms }, took);
+        let took = times.cut.0.elapsed();
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let commit_ms = millis(took);
+        let report = BatchReport { rows_in, rows_out, open_ms: millis(times.open), plan_ms: millis(times.plan), commit_ms, cut_at_ms: times.cut.1 };
+        status.batch(report, took);
         tracing::debug!(rows_in, rows_out, commit_ms, "stored");
         if !self.parts.sink.commits_in_kafka() {
             self.command(Command::Mirror(advances.iter().map(|advance| (advance.partition, advance.to.next_offset)).collect()));

@@ -84,7 +84,7 @@ fn run(pipeline: &TradingPipeline, workload: &Workload, timed: &Timed) -> PodTem
         let limit = (timed.time_limit + SLACK).as_secs();
         spec.active_deadline_seconds = Some(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(grace_seconds(&pipeline.spec)));
         let mut affinity = spec.affinity.take().unwrap_or_default();
-        add_alone(&mut affinity, selector(name, workload));
+        add_alone(&mut affinity, selector(name, workload.kind, workload.name.as_str()));
         spec.affinity = Some(affinity);
         for container in &mut spec.containers {
             // The same for each attempt, and never again for another run.

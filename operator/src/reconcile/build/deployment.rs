@@ -1,4 +1,4 @@
-//! The Deployment of a query or producer. `.spec.replicas` is not in it: it is set through `/scale`, and leaving it out of an apply that once held it sets
+//! The Deployment of a query, a producer or a dashboard. `.spec.replicas` is not in it: it is set through `/scale`, and leaving it out of an apply that once held it sets
 //! it to 1 (probed on 1.36).
 
 use std::collections::BTreeMap;
@@ -16,8 +16,9 @@ use serde::Serialize;
 use tapeline_api::TradingPipeline;
 use tapeline_api::settings::HTTP_PORT;
 
+use super::companions;
 use super::settings::grace_seconds;
-use super::{Kind, PIPELINE_LABEL, PRODUCER_LABEL, QUERY_LABEL, Workload, hash_of, labels, owner, short_hash};
+use super::{DASHBOARD_LABEL, Kind, PIPELINE_LABEL, PRODUCER_LABEL, QUERY_LABEL, Workload, hash_of, labels, owner, short_hash};
 use crate::subset::is_subset;
 
 /// A hash of everything built. Fields that we no longer send are found by it; a comparison with the live object alone would leave them.
@@ -59,7 +60,7 @@ pub fn deployment(pipeline: &TradingPipeline, workload: &Workload, live: Option<
             replicas: None,
             // One old ReplicaSet for who looks; its settings may be gone, so going back to it is the operator's work, not `kubectl rollout undo`'s.
             revision_history_limit: Some(1),
-            selector: LabelSelector { match_labels: Some(selector(name, workload)), ..LabelSelector::default() },
+            selector: LabelSelector { match_labels: Some(selector(name, workload.kind, workload.name.as_str())), ..LabelSelector::default() },
             strategy: Some(strategy(workload.kind, &template, &template_hash, &exclusive_hash, live)),
             template,
             ..DeploymentSpec::default()
@@ -128,22 +129,25 @@ pub fn old_settings<'a>(live: Option<&'a Deployment>, wanted: &str) -> Vec<&'a s
 }
 
 /// Recreate when two versions must not run side by side, else one pod after the other, never more than asked for. What was chosen for a rollout holds until
-/// the next change: switching to RollingUpdate in the middle of a Recreate would start new pods beside old ones.
+/// the next change: switching to RollingUpdate in the middle of a Recreate would start new pods beside old ones. A web page stays up: its old pod goes when the
+/// new one answers.
 fn strategy(kind: Kind, template: &PodTemplateSpec, template_hash: &str, exclusive_hash: &str, live: Option<&Deployment>) -> DeploymentStrategy {
     let recreate = || DeploymentStrategy { type_: Some("Recreate".to_owned()), rolling_update: None };
-    let rolling = || DeploymentStrategy {
+    let rolling = |surge, unavailable| DeploymentStrategy {
         type_: Some("RollingUpdate".to_owned()),
-        rolling_update: Some(RollingUpdateDeployment { max_surge: Some(IntOrString::Int(0)), max_unavailable: Some(IntOrString::Int(1)) }),
+        rolling_update: Some(RollingUpdateDeployment { max_surge: Some(IntOrString::Int(surge)), max_unavailable: Some(IntOrString::Int(unavailable)) }),
     };
-    if kind == Kind::Producer {
-        return recreate();
+    match kind {
+        Kind::Query => {}
+        Kind::Producer => return recreate(),
+        Kind::Dashboard => return rolling(1, 0),
     }
-    let Some(live) = live else { return rolling() };
+    let Some(live) = live else { return rolling(0, 1) };
     let was_recreate = live.spec.as_ref().and_then(|spec| spec.strategy.as_ref()).is_some_and(|strategy| strategy.type_.as_deref() == Some("Recreate"));
     let same_template = annotation(live, TEMPLATE_HASH) == Some(template_hash) && template_is(template, live);
     let same_work = annotation(live, EXCLUSIVE_HASH) == Some(exclusive_hash);
     let keep = same_template || !is_rolled_out(live);
-    if !same_work || (keep && was_recreate) { recreate() } else { rolling() }
+    if !same_work || (keep && was_recreate) { recreate() } else { rolling(0, 1) }
 }
 
 fn template_is(template: &PodTemplateSpec, live: &Deployment) -> bool {
@@ -152,9 +156,9 @@ fn template_is(template: &PodTemplateSpec, live: &Deployment) -> bool {
 }
 
 /// The labels that tell the pods of an item from all others.
-pub(super) fn selector(pipeline: &str, workload: &Workload) -> BTreeMap<String, String> {
-    let mut labels = labels(pipeline, workload.kind, workload.name.as_str());
-    labels.retain(|key, _| matches!(key.as_str(), PIPELINE_LABEL | QUERY_LABEL | PRODUCER_LABEL));
+pub(super) fn selector(pipeline: &str, kind: Kind, name: &str) -> BTreeMap<String, String> {
+    let mut labels = labels(pipeline, kind, name);
+    labels.retain(|key, _| matches!(key.as_str(), PIPELINE_LABEL | QUERY_LABEL | PRODUCER_LABEL | DASHBOARD_LABEL));
     labels
 }
 
@@ -180,9 +184,12 @@ pub(super) fn template(pipeline: &TradingPipeline, workload: &Workload) -> PodTe
         spec: Some(PodSpec {
             containers: vec![container(workload)],
             volumes: Some(vec![volume(name, workload)]),
-            automount_service_account_token: Some(false),
+            automount_service_account_token: Some(workload.kind == Kind::Dashboard),
             enable_service_links: Some(false),
-            service_account_name: workers.service_account_name,
+            service_account_name: match workload.kind {
+                Kind::Query | Kind::Producer => workers.service_account_name,
+                Kind::Dashboard => Some(companions::name(name)),
+            },
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
                 run_as_user: Some(USER),
@@ -208,6 +215,7 @@ fn container(workload: &Workload) -> Container {
         name: match workload.kind {
             Kind::Query => "worker".to_owned(),
             Kind::Producer => "producer".to_owned(),
+            Kind::Dashboard => "dashboard".to_owned(),
         },
         image: Some(workload.image.clone()),
         image_pull_policy: workload.image_pull_policy.clone(),

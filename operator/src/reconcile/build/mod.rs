@@ -1,6 +1,8 @@
-//! Builds the Kubernetes objects of a pipeline: for each query and producer a ConfigMap with its settings and a Deployment, or a CronJob where it has a schedule.
-//! Pure: what is known of the outside comes in, objects come out. `settings` says what the program inside is told, `deployment` and `cron_job` how it runs.
+//! Builds the Kubernetes objects of a pipeline: for each query, producer and dashboard a ConfigMap with its settings and a Deployment, or a CronJob where it has a
+//! schedule. Pure: what is known of the outside comes in, objects come out. `settings` says what the program inside is told, `deployment` and `cron_job` how it
+//! runs, `companions` what a dashboard needs beside that.
 
+pub mod companions;
 pub mod cron_job;
 pub mod deployment;
 pub mod settings;
@@ -18,16 +20,13 @@ use kube::api::ObjectMeta;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tapeline_api::TradingPipeline;
+pub use tapeline_api::labels::{DASHBOARD_LABEL, PIPELINE_LABEL, PRODUCER_LABEL, QUERY_LABEL};
 use tapeline_api::names::{DataKey, ItemName, ObjectName};
 use tapeline_api::pipeline::CredentialsSecretRef;
 use tapeline_api::pipeline::workers::Resources;
 
-/// The label on every object of a pipeline that says which.
-pub const PIPELINE_LABEL: &str = "tapeline.dev/pipeline";
-/// The label of a query's objects.
-pub const QUERY_LABEL: &str = "tapeline.dev/query";
-/// The label of a producer's objects.
-pub const PRODUCER_LABEL: &str = "tapeline.dev/producer";
+use crate::reason::Area;
+
 /// What `app.kubernetes.io/managed-by` says.
 pub const MANAGED_BY: &str = "tapeline";
 /// The label by which the operator's watches select.
@@ -39,6 +38,7 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub enum Kind {
     Query,
     Producer,
+    Dashboard,
 }
 
 impl Kind {
@@ -48,6 +48,26 @@ impl Kind {
         match self {
             Self::Query => "query",
             Self::Producer => "producer",
+            Self::Dashboard => "dashboard",
+        }
+    }
+
+    /// Where items of this kind are declared.
+    #[must_use]
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Query => "spec.queries",
+            Self::Producer => "spec.producers",
+            Self::Dashboard => "spec.dashboard",
+        }
+    }
+
+    /// Whose trouble theirs is.
+    #[must_use]
+    pub const fn area(self) -> Area {
+        match self {
+            Self::Query | Self::Producer => Area::Workers,
+            Self::Dashboard => Area::Dashboard,
         }
     }
 
@@ -57,6 +77,7 @@ impl Kind {
         match self {
             Self::Query => QUERY_LABEL,
             Self::Producer => PRODUCER_LABEL,
+            Self::Dashboard => DASHBOARD_LABEL,
         }
     }
 }
@@ -64,7 +85,7 @@ impl Kind {
 /// A Secret that a pod mounts, as it was when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountedSecret {
-    /// The folder under the credentials' folder: `mysql`, `cassandra`, `mongodb` or `feed`.
+    /// The folder under the credentials' folder: `mysql`, `cassandra`, `mongodb`, `feed` or `dashboard`.
     pub folder: &'static str,
     /// The Secret.
     pub secret: ObjectName,
@@ -83,10 +104,10 @@ impl MountedSecret {
     }
 }
 
-/// Everything that the objects of one query or producer are built from.
+/// Everything that the objects of one query, producer or dashboard are built from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
-    /// Query or producer.
+    /// What it is.
     pub kind: Kind,
     /// Its name in the pipeline.
     pub name: ItemName,
@@ -137,10 +158,13 @@ impl Workload {
     }
 }
 
-/// `<pipeline>-query-<name>` or `<pipeline>-producer-<name>`.
+/// `<pipeline>-query-<name>`, `<pipeline>-producer-<name>` or, as there is one, `<pipeline>-dashboard`.
 #[must_use]
 pub fn object_name(pipeline: &str, kind: Kind, name: &str) -> String {
-    format!("{pipeline}-{}-{name}", kind.as_str())
+    match kind {
+        Kind::Query | Kind::Producer => format!("{pipeline}-{}-{name}", kind.as_str()),
+        Kind::Dashboard => format!("{pipeline}-{name}"),
+    }
 }
 
 /// Labels of the objects of an item.
@@ -149,6 +173,7 @@ pub fn labels(pipeline: &str, kind: Kind, name: &str) -> BTreeMap<String, String
     let program = match kind {
         Kind::Query => "tapeline-worker",
         Kind::Producer => "tapeline-producer",
+        Kind::Dashboard => "tapeline-dashboard",
     };
     [
         ("app.kubernetes.io/name", program),
@@ -190,15 +215,25 @@ pub fn config_map(pipeline: &TradingPipeline, workload: &Workload) -> ConfigMap 
 /// The first that is set: the item's, the pipeline's, the default.
 #[must_use]
 pub fn resources(item: Option<&Resources>, pipeline: Option<&Resources>) -> ResourceRequirements {
+    given_or(item.or(pipeline), "100m")
+}
+
+/// The dashboard's, or its default. Those of the pipeline are for the work, which it does not do.
+#[must_use]
+pub fn dashboard_resources(given: Option<&Resources>) -> ResourceRequirements {
+    given_or(given, "50m")
+}
+
+fn given_or(given: Option<&Resources>, cpu: &str) -> ResourceRequirements {
     let quantities = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), Quantity((*value).to_owned()))).collect();
-    match item.or(pipeline) {
+    match given {
         Some(given) => ResourceRequirements {
             requests: (!given.requests.is_empty()).then(|| given.requests.clone()),
             limits: (!given.limits.is_empty()).then(|| given.limits.clone()),
             ..ResourceRequirements::default()
         },
         None => ResourceRequirements {
-            requests: Some(quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
+            requests: Some(quantities(&[("cpu", cpu), ("memory", "64Mi")])),
             limits: Some(quantities(&[("memory", "256Mi")])),
             ..ResourceRequirements::default()
         },

@@ -1,4 +1,4 @@
-//! What a worker and a producer are told: the settings documents, from the specification and from what was learned of the cluster.
+//! What a worker, a producer and a dashboard are told: the settings documents, from the specification and from what was learned of the cluster.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tapeline_api::TradingPipelineSpec;
 use tapeline_api::pipeline::cassandra::Cassandra;
+use tapeline_api::pipeline::dashboard::{Auth, Dashboard};
 use tapeline_api::pipeline::kafka::Kafka;
 use tapeline_api::pipeline::mongodb::MongoDb;
 use tapeline_api::pipeline::mysql::MySql;
@@ -14,8 +15,8 @@ use tapeline_api::pipeline::queries::{Query, Target};
 use tapeline_api::pipeline::references::ReferenceTable;
 use tapeline_api::pipeline::streams::Stream;
 use tapeline_api::settings::{
-    CassandraConnection, FORMAT_VERSION, KafkaSettings, MongoDbConnection, MySqlConnection, Once, ProducerSettings, ReferenceSettings, SinkSettings,
-    WorkerSettings,
+    CassandraConnection, DashboardAuth, DashboardSettings, FORMAT_VERSION, KafkaSettings, MongoDbConnection, MySqlConnection, Once, ProducerSettings,
+    RESERVED_CLIENT_PROPERTIES, ReferenceSettings, SinkSettings, WorkerSettings,
 };
 
 /// Between two cuts when a query says nothing.
@@ -92,6 +93,30 @@ pub fn producer(identity: Identity<'_>, spec: &TradingPipelineSpec, producer: &P
         source: producer.source.clone(),
         once: producer.schedule.as_ref().map(|schedule| Once { time_limit_ms: u64::try_from(schedule.time_limit.get().as_millis()).unwrap_or(u64::MAX) }),
         mysql: needs_symbols(producer).then_some(spec.mysql.as_ref()).flatten().map(mysql),
+    }
+}
+
+/// The settings of the dashboard: how it reaches everything that the pipeline has, also what no query uses.
+#[must_use]
+pub fn dashboard(identity: Identity<'_>, spec: &TradingPipelineSpec, dashboard: &Dashboard) -> DashboardSettings {
+    let mut kafka = kafka(&spec.kafka);
+    // What workers are not started with is left out: the page is where people look that something is wrong.
+    kafka.client_properties.retain(|key, _| !RESERVED_CLIENT_PROPERTIES.contains(&key.as_str()));
+    DashboardSettings {
+        format_version: FORMAT_VERSION,
+        namespace: identity.namespace.to_owned(),
+        pipeline: identity.pipeline.to_owned(),
+        kafka,
+        cassandra: spec.cassandra.as_ref().map(cassandra),
+        mysql: spec.mysql.as_ref().map(mysql),
+        mongodb: spec.mongodb.as_ref().map(mongodb),
+        base_path: dashboard.base_path.clone().unwrap_or_default(),
+        auth: match &dashboard.auth {
+            None => DashboardAuth::Anybody,
+            Some(Auth { header: Some(header), .. }) => DashboardAuth::Header(header.clone()),
+            Some(Auth { header: None, .. }) => DashboardAuth::Password,
+        },
+        allow: dashboard.allow.clone(),
     }
 }
 

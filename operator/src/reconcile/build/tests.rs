@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
+use k8s_openapi::api::rbac::v1::RoleRef;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rstest::rstest;
 use tapeline_api::TradingPipeline;
 
@@ -58,6 +60,27 @@ fn producer(pipeline: &TradingPipeline) -> Workload {
     }
 }
 
+fn dashboard(pipeline: &TradingPipeline) -> Workload {
+    let declared = pipeline.spec.dashboard.as_ref().unwrap();
+    Workload {
+        kind: Kind::Dashboard,
+        name: tapeline_api::pipeline::dashboard::item_name(),
+        settings: serde_json::to_string_pretty(&settings::dashboard(IDENTITY, &pipeline.spec, declared)).unwrap(),
+        image: "tapeline/dashboard:1".into(),
+        image_pull_policy: None,
+        credentials: vec![credentials("mysql"), credentials("dashboard")],
+        data: None,
+        resources: dashboard_resources(None),
+        replicas: 1,
+        exclusive: String::new(),
+        schedule: None,
+    }
+}
+
+fn role() -> RoleRef {
+    RoleRef { api_group: Some("rbac.authorization.k8s.io".into()), kind: "Role".into(), name: "tapeline-dashboard".into() }
+}
+
 /// As the API server would hold it, with every pod of it ready.
 fn rolled_out(mut deployment: Deployment) -> Deployment {
     deployment.metadata.generation = Some(1);
@@ -91,6 +114,61 @@ fn the_deployment_of_a_query() {
 fn the_deployment_of_a_producer() {
     let pipeline = fixture();
     insta::assert_yaml_snapshot!(deployment(&pipeline, &producer(&pipeline), None));
+}
+
+/// With the pods of workers and producers it shares what the pipeline says of pods, but not the service account.
+#[test]
+fn the_deployment_of_a_dashboard() {
+    let mut object = good();
+    object["spec"]["workers"] =
+        serde_json::json!({"serviceAccountName": "workers", "image": "mine:1", "podLabels": {"team": "a"}, "imagePullSecrets": [{"name": "r"}]});
+    let pipeline = pipeline(object);
+    insta::assert_yaml_snapshot!(deployment(&pipeline, &dashboard(&pipeline), None));
+}
+
+#[test]
+fn the_settings_of_a_dashboard() {
+    let pipeline = fixture();
+    insta::assert_yaml_snapshot!(config_map(&pipeline, &dashboard(&pipeline)));
+}
+
+#[test]
+fn what_stands_beside_a_dashboard() {
+    let pipeline = fixture();
+    insta::assert_yaml_snapshot!("the_service_of_a_dashboard", companions::service(&pipeline));
+    insta::assert_yaml_snapshot!("the_service_account_of_a_dashboard", companions::service_account(&pipeline));
+    insta::assert_yaml_snapshot!("the_role_binding_of_a_dashboard", companions::role_binding(&pipeline, &role()));
+}
+
+/// As the API server holds it: with what it adds.
+#[test]
+fn what_stands_beside_a_dashboard_is_applied_once() {
+    let pipeline = fixture();
+    let mut service = companions::service(&pipeline);
+    let spec = service.spec.as_mut().unwrap();
+    (spec.cluster_ip, spec.session_affinity) = (Some("10.0.0.7".into()), Some("None".into()));
+    service.metadata.resource_version = Some("7".into());
+    assert!(is_applied(&companions::service(&pipeline), &service));
+    service.spec.as_mut().unwrap().selector.as_mut().unwrap().clear();
+    assert!(!is_applied(&companions::service(&pipeline), &service), "somebody else's hand");
+
+    let binding = companions::role_binding(&pipeline, &role());
+    assert!(is_applied(&binding, &binding));
+    let cluster = RoleRef { kind: "ClusterRole".into(), ..role() };
+    assert!(!is_applied(&companions::role_binding(&pipeline, &cluster), &binding));
+}
+
+#[test]
+fn a_dashboard_stays_up_while_it_is_replaced() {
+    let pipeline = fixture();
+    let mut workload = dashboard(&pipeline);
+    let mut first = rolled_out(deployment(&pipeline, &workload, None));
+    workload.settings.push(' ');
+    for strategy in ["RollingUpdate", "Recreate"] {
+        first.spec.as_mut().unwrap().strategy.as_mut().unwrap().type_ = Some(strategy.into());
+        let built = deployment(&pipeline, &workload, Some(&first)).spec.unwrap().strategy.unwrap().rolling_update.unwrap();
+        assert_eq!((built.max_surge, built.max_unavailable), (Some(IntOrString::Int(1)), Some(IntOrString::Int(0))));
+    }
 }
 
 /// The producer with a schedule, beside the pipeline's own affinity.

@@ -78,7 +78,7 @@ pub fn conditions(health: &Health, areas: &[Area]) -> Vec<Said> {
             ((Is::Unknown, Reason::StatusUnreachable, message.clone()), (Is::True, Reason::StatusUnreachable, message), not_stalled())
         }
         None if health.suspended => {
-            let message = "suspended; nothing runs, progress is kept".to_owned();
+            let message = "suspended; no query and no producer runs, progress is kept".to_owned();
             ((Is::True, Reason::Suspended, message), (Is::False, Reason::Settled, String::new()), not_stalled())
         }
         None => {
@@ -125,6 +125,7 @@ pub const fn type_of(area: Area) -> &'static str {
         Area::MySql => "MySQLReady",
         Area::MongoDb => "MongoDBReady",
         Area::Workers => "WorkersReady",
+        Area::Dashboard => "DashboardReady",
     }
 }
 

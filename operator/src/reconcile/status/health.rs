@@ -1,4 +1,4 @@
-//! What stands against a pipeline: the problems of its specification, of the systems, and of each query and producer. Pure.
+//! What stands against a pipeline: the problems of its specification, of the systems, and of each query, producer and dashboard. Pure.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::reconcile::build::Kind;
 use crate::reconcile::build::deployment::is_rolled_out;
 use crate::reconcile::plan::Step;
 
-/// A query or producer.
+/// A query, a producer or the dashboard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ItemHealth {
     /// In one word.
@@ -94,7 +94,7 @@ fn findings(outcome: &Outcome<'_>, result: &ItemResult, view: &ItemView) -> Find
     let mut findings = Findings { problems: result.plan.problems.clone(), ..Findings::default() };
     findings.problems.extend(result.failed.clone());
     let Step::Run(workload) = &result.plan.step else { return findings };
-    let (field, area) = (result.plan.field.clone(), Area::Workers);
+    let (field, area) = (result.plan.field.clone(), result.plan.kind.area());
     if result.failed.is_some() {
         return findings;
     }
@@ -117,10 +117,10 @@ fn findings(outcome: &Outcome<'_>, result: &ItemResult, view: &ItemView) -> Find
 
 /// What a Deployment says of its pods.
 fn rollout(outcome: &Outcome<'_>, result: &ItemResult, live: &Deployment, wanted: i32, findings: &mut Findings) {
-    let field = result.plan.field.clone();
+    let (field, area) = (result.plan.field.clone(), result.plan.kind.area());
     let status = live.status.clone().unwrap_or_default();
     let ready = status.ready_replicas.unwrap_or(0);
-    let waiting = |message: String| Problem::waiting(Area::Workers, Reason::WorkersNotReady, field.clone(), message);
+    let waiting = |message: String| Problem::waiting(area, Reason::WorkersNotReady, field.clone(), message);
     let refused = status.conditions.iter().flatten().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
     let stuck = outcome.inputs.pods.get(&(result.plan.kind, result.plan.name.clone())).map(|pods| &pods.stuck).filter(|reasons| !reasons.is_empty());
     if let Some(refused) = refused {
@@ -132,7 +132,7 @@ fn rollout(outcome: &Outcome<'_>, result: &ItemResult, live: &Deployment, wanted
     } else if is_rolled_out(live) {
         findings.problems.push(waiting("no pod is ready; see kubectl describe pod".to_owned()));
     } else {
-        findings.problems.push(Problem::progress(Area::Workers, Reason::Progressing, field, "its pods are rolling out"));
+        findings.problems.push(Problem::progress(area, Reason::Progressing, field, "its pods are rolling out"));
     }
 }
 
@@ -193,6 +193,8 @@ fn item(outcome: &Outcome<'_>, result: &ItemResult, view: &ItemView, findings: &
         Some(PodsState::Waiting) => ItemState::Waiting,
         Some(PodsState::Done) => ItemState::Done,
         Some(PodsState::Running | PodsState::Stopping) if ready_replicas.unwrap_or(0) > 0 => ItemState::Running,
+        // Nobody asks its pod how it does.
+        None if result.plan.kind == Kind::Dashboard && ready_replicas.unwrap_or(0) > 0 => ItemState::Running,
         _ => ItemState::Pending,
     };
     let state = match &result.plan.step {
@@ -224,7 +226,7 @@ pub(super) fn replicas(target: &Target, result: &ItemResult) -> (Option<i32>, Op
         }
         // A run has a pod now and then, of which nobody asks how many there are.
         Kind::Producer if spec.producers.iter().any(|producer| producer.name == result.plan.name && producer.schedule.is_some()) => return (None, None),
-        Kind::Producer => 1,
+        Kind::Producer | Kind::Dashboard => 1,
     };
     let wanted = if matches!(result.plan.step, Step::Stop) { 0 } else { declared };
     let ready = result.live.as_ref().and_then(|live| live.status.as_ref()).and_then(|status| status.ready_replicas);

@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 
 use tapeline_api::names::TopicName;
 use tapeline_api::pipeline::queries::Target as SinkTarget;
-use tapeline_api::pipeline::status::{Origin, ProducerStatus, QueryStatus, ResourceKind, Summary};
+use tapeline_api::pipeline::status::{DashboardStatus, Origin, ProducerStatus, QueryStatus, ResourceKind, Summary};
 use tapeline_api::progress::PROGRESS_TOPIC;
 use tapeline_api::{TradingPipelineSpec, TradingPipelineStatus};
 
 use super::apply::ItemResult;
-use super::build::Kind;
+use super::build::{Kind, companions};
 use super::dereference::Inputs;
 use super::systems::Systems;
 use super::validate::Validated;
@@ -35,6 +35,7 @@ pub const CONDITIONS: &[&str] = &[
     "MySQLReady",
     "MongoDBReady",
     "WorkersReady",
+    "DashboardReady",
     conditions::DEGRADED,
     losses::DATA_LOST,
 ];
@@ -49,11 +50,11 @@ pub struct Outcome<'a> {
     pub inputs: &'a Inputs,
     /// What became of the systems.
     pub systems: &'a Systems,
-    /// What became of queries and producers.
+    /// What became of queries, producers and the dashboard.
     pub items: &'a [ItemResult],
     /// Why Deployments of items that are no longer in the specification are still there.
     pub leftover: &'a [Problem],
-    /// Whether pods of it are still there.
+    /// Whether pods of its queries and producers are still there.
     pub pods_left: bool,
 }
 
@@ -88,6 +89,7 @@ fn areas(target: &Target) -> Vec<Area> {
         (Area::MySql, spec.mysql.is_some()),
         (Area::MongoDb, spec.mongodb.is_some()),
         (Area::Workers, !spec.queries.is_empty() || !spec.producers.is_empty()),
+        (Area::Dashboard, spec.dashboard.is_some()),
     ];
     used.into_iter().filter(|(_, used)| *used).map(|(area, _)| area).collect()
 }
@@ -107,6 +109,7 @@ fn set(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>, outlook: &Outl
     topics(status, outcome);
     queries(status, outcome, &outlook.items);
     producers(status, outcome, &outlook.items);
+    dashboard(status, outcome, &outlook.items);
 }
 
 fn queries(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>, items: &[ItemHealth]) {
@@ -145,6 +148,17 @@ fn producers(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>, items: &
             last_run: scheduled::last_run(outcome, result, known.get(&result.plan.name)),
         })
         .collect();
+}
+
+/// One that is taken out of the specification is remembered until nothing of it is left: what stands beside its Deployment is found by this.
+fn dashboard(status: &mut TradingPipelineStatus, outcome: &Outcome<'_>, items: &[ItemHealth]) {
+    let target = outcome.target;
+    if let Some((_, item)) = outcome.items.iter().zip(items).find(|(result, _)| result.plan.kind == Kind::Dashboard) {
+        let service = format!("{}.{}", companions::name(&target.name), target.namespace);
+        status.dashboard = Some(DashboardStatus { state: item.state, message: item.message.clone(), service });
+    } else if outcome.leftover.iter().all(|problem| problem.field != Kind::Dashboard.field()) {
+        status.dashboard = None;
+    }
 }
 
 /// What was created or found; what is no longer asked for is Released, never deleted.
@@ -226,7 +240,7 @@ fn summary(outcome: &Outcome<'_>) -> Summary {
     let tables = tables + spec.mysql.as_ref().map_or(0, |mysql| mysql.tables.len() + mysql.views.len());
     let tables = tables + spec.mongodb.as_ref().map_or(0, |mongodb| mongodb.collections.len());
     let (mut ready, mut wanted) = (0, 0);
-    for result in outcome.items {
+    for result in outcome.items.iter().filter(|result| result.plan.kind != Kind::Dashboard) {
         let (replicas, ready_replicas) = health::replicas(outcome.target, result);
         ready += ready_replicas.unwrap_or(0);
         wanted += replicas.unwrap_or(0);
@@ -244,6 +258,7 @@ mod tests {
 
     use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus};
 
+    use tapeline_api::pipeline::status::ItemState;
     use tapeline_api::report::{Problem as ReportedProblem, ProblemClass};
 
     use super::*;
@@ -286,11 +301,25 @@ mod tests {
         ItemResult { plan, live: Some(Arc::new(live)), cron_job: None, failed: None }
     }
 
-    fn said(items: &[ItemResult], leftover: &[Problem]) -> Vec<(conditions::Is, Reason)> {
+    /// The dashboard, whose pod is ready or not.
+    fn dashboard(ready: i32) -> ItemResult {
+        let mut result = query(ready);
+        (result.plan.kind, result.plan.name) = (Kind::Dashboard, tapeline_api::pipeline::dashboard::item_name());
+        result.plan.field = Kind::Dashboard.field().to_owned();
+        result
+    }
+
+    /// What `of` makes of the good pipeline with such items.
+    fn with_outcome<T>(items: &[ItemResult], leftover: &[Problem], of: impl FnOnce(&Outcome<'_>) -> T) -> T {
         let target = Target::of(&pipeline(good())).unwrap();
         let (validated, inputs, systems) = (Validated::default(), Inputs::default(), Systems::default());
-        let outcome = Outcome { target: &target, validated: &validated, inputs: &inputs, systems: &systems, items, leftover, pods_left: true };
-        conditions::conditions(&health::look(&outcome).health, &[]).into_iter().map(|said| (said.is, said.reason)).collect()
+        of(&Outcome { target: &target, validated: &validated, inputs: &inputs, systems: &systems, items, leftover, pods_left: true })
+    }
+
+    fn said(items: &[ItemResult], leftover: &[Problem]) -> Vec<(conditions::Is, Reason)> {
+        with_outcome(items, leftover, |outcome| {
+            conditions::conditions(&health::look(outcome).health, &[]).into_iter().map(|said| (said.is, said.reason)).collect()
+        })
     }
 
     /// The table of rule 6.
@@ -325,5 +354,36 @@ mod tests {
     fn a_deployment_that_cannot_be_deleted_is_said() {
         let refused = Problem::waiting(Area::Workers, Reason::KubernetesRefused, "spec.queries", "a webhook");
         assert_eq!(said(&[query(2)], &[refused])[..2], [(conditions::Is::False, Reason::KubernetesRefused), (conditions::Is::True, Reason::KubernetesRefused)]);
+    }
+
+    /// The status that comes of it where `before` was the last one.
+    fn status(mut before: TradingPipelineStatus, items: &[ItemResult], leftover: &[Problem]) -> TradingPipelineStatus {
+        with_outcome(items, leftover, |outcome| set(&mut before, outcome, &health::look(outcome)));
+        before
+    }
+
+    #[test]
+    fn a_dashboard_that_does_not_start_is_the_pipelines_trouble_and_nobody_elses() {
+        let state = |status: &TradingPipelineStatus| status.dashboard.as_ref().map(|dashboard| (dashboard.state, dashboard.service.clone()));
+        let service = "stock-volume-dashboard.demo".to_owned();
+        let good = status(TradingPipelineStatus::default(), &[query(2), dashboard(1)], &[]);
+        assert_eq!(state(&good), Some((ItemState::Running, service.clone())));
+        let bad = status(good.clone(), &[query(2), dashboard(0)], &[]);
+        assert_eq!(state(&bad), Some((ItemState::Pending, service)));
+        assert_eq!((&bad.queries, bad.summary.as_ref().map(|summary| summary.workers.as_str())), (&good.queries, Some("2/1")), "no word of the workers");
+        let condition = |type_: &str| {
+            let condition = bad.conditions.iter().find(|condition| condition.type_ == type_);
+            condition.map(|condition| (condition.status.as_str(), condition.message.as_str()))
+        };
+        assert_eq!(condition("WorkersReady"), Some(("True", "")));
+        assert_eq!(condition("DashboardReady"), Some(("False", "spec.dashboard: no pod is ready; see kubectl describe pod")));
+    }
+
+    #[test]
+    fn a_dashboard_is_forgotten_when_nothing_of_it_is_left() {
+        let known = status(TradingPipelineStatus::default(), &[query(2), dashboard(1)], &[]);
+        let refused = Problem::waiting(Area::Dashboard, Reason::KubernetesRefused, "spec.dashboard", "a webhook");
+        assert_eq!(status(known.clone(), &[query(2)], &[refused]).dashboard, known.dashboard, "it leads to what is left");
+        assert_eq!(status(known, &[query(2)], &[]).dashboard, None);
     }
 }

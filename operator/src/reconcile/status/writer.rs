@@ -119,10 +119,19 @@ fn version(pipeline: &TradingPipeline) -> Option<u64> {
 /// The whole status; what it had before and has no longer is null. Uid and resourceVersion make it fail on another object than the one that was looked at.
 fn patch(uid: &str, version: Option<&str>, before: &TradingPipelineStatus, after: &TradingPipelineStatus) -> Result<Value, serde_json::Error> {
     let (before, mut after) = (object(before)?, object(after)?);
-    for key in before.keys() {
-        after.entry(key.clone()).or_insert(Value::Null);
-    }
+    take_away(&before, &mut after);
     Ok(json!({"metadata": metadata(uid, version), "status": after}))
+}
+
+/// A merge patch keeps what it does not name, in objects inside of it as well.
+fn take_away(before: &Map<String, Value>, after: &mut Map<String, Value>) {
+    for (key, old) in before {
+        match (old, after.get_mut(key)) {
+            (Value::Object(old), Some(Value::Object(new))) => take_away(old, new),
+            (_, Some(_)) => {}
+            (_, None) => drop(after.insert(key.clone(), Value::Null)),
+        }
+    }
 }
 
 /// What an object's metadata must be for it to be written.
@@ -143,6 +152,7 @@ fn object(status: &TradingPipelineStatus) -> Result<Map<String, Value>, serde_js
 #[cfg(test)]
 mod tests {
     use kube::core::Status;
+    use tapeline_api::pipeline::status::{DashboardStatus, ItemState};
 
     use super::*;
 
@@ -154,6 +164,16 @@ mod tests {
     fn what_is_gone_is_null() {
         let body = patch("u", Some("7"), &status(Some(3)), &status(None)).unwrap();
         assert_eq!(body, json!({"metadata": {"uid": "u", "resourceVersion": "7"}, "status": {"conditions": [], "lag": null}}));
+    }
+
+    #[test]
+    fn what_is_gone_inside_of_an_object_is_null_too() {
+        let told = |message: &str| TradingPipelineStatus {
+            dashboard: Some(DashboardStatus { state: ItemState::Running, message: message.to_owned(), service: "x.y".to_owned() }),
+            ..TradingPipelineStatus::default()
+        };
+        let body = patch("u", None, &told("its pods are rolling out"), &told("")).unwrap();
+        assert_eq!(body["status"]["dashboard"], json!({"state": "Running", "message": null, "service": "x.y"}));
     }
 
     #[test]

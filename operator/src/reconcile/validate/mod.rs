@@ -2,6 +2,7 @@
 //! part by itself, so that a bad query does not stop the good ones.
 
 mod cron;
+mod dashboard;
 mod producers;
 mod queries;
 mod references;
@@ -50,6 +51,8 @@ pub struct Validated {
     pub query_problems: BTreeMap<ItemName, Vec<Problem>>,
     /// What is wrong with each producer.
     pub producer_problems: BTreeMap<ItemName, Vec<Problem>>,
+    /// What is wrong with the dashboard, which runs all the same.
+    pub dashboard_problems: Vec<Problem>,
 }
 
 /// A query that can run once its topic and table are there.
@@ -75,6 +78,7 @@ pub fn validate(spec: &TradingPipelineSpec) -> Validated {
     references::validate(spec, &mut validated);
     queries::queries(spec, &mut validated);
     producers::validate(spec, &mut validated);
+    dashboard::validate(spec, &mut validated);
     validated
 }
 
@@ -136,7 +140,11 @@ pub(crate) mod tests {
                 "producers": [
                     {"name": "market", "topic": "trading_data", "source": {"simulate": {"interval": "1s", "symbolsFrom": {"mysql": {"table": "profile"}}}}},
                     {"name": "history", "topic": "trading_data", "source": {"replay": {"file": "stocks.csv.gz"}}}
-                ]
+                ],
+                "dashboard": {
+                    "title": "Today's volume", "charts": [{"name": "today", "view": "volume_today"}], "basePath": "/stock-volume",
+                    "auth": {"passwordSecretRef": {"name": "dashboard"}}, "allow": ["ReplayDeadLetters"]
+                }
             }
         })
     }
@@ -312,7 +320,7 @@ pub(crate) mod tests {
         object["spec"].as_object_mut().unwrap().remove("mysql");
         let validated = validate(&pipeline(object).spec);
         let fields: Vec<&str> = validated.problems.iter().map(|problem| problem.field.as_str()).collect();
-        assert_eq!(fields, ["spec.queries[1].sink.mysql", "spec.producers[0].source.simulate.symbolsFrom.mysql"]);
+        assert_eq!(fields, ["spec.queries[1].sink.mysql", "spec.producers[0].source.simulate.symbolsFrom.mysql", "spec.dashboard.charts"]);
         assert_eq!(validated.queries.len(), 4);
         assert_eq!(validated.producers.len(), 1);
     }

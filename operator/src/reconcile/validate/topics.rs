@@ -39,6 +39,7 @@ pub(super) fn validate(spec: &TradingPipelineSpec, validated: &mut Validated) {
 fn pod_labels(spec: &TradingPipelineSpec, validated: &mut Validated) {
     let mut ours = labels("", Kind::Query, "");
     ours.extend(labels("", Kind::Producer, ""));
+    ours.extend(labels("", Kind::Dashboard, ""));
     let given = spec.workers.iter().flat_map(|workers| workers.pod_labels.keys());
     for key in given.filter(|key| ours.contains_key(*key) || key.starts_with("tapeline.dev/")) {
         let field = format!("spec.workers.podLabels[{key}]");
