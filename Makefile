@@ -1,7 +1,7 @@
 # What people do with this repository. `make` alone lists it. The work is in scripts/, testbed/ and images/; each script can be called by itself.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo demo-down test faults faults-long bench lint fmt crds
+.PHONY: help setup build images demo demo-down test faults faults-long screenshots bench lint fmt crds
 
 # Everything that is built lands outside the work tree, with one profile, so that nothing is compiled twice.
 export CARGO_TARGET_DIR := $(shell . scripts/env.sh; echo "$$CARGO_TARGET_DIR")
@@ -24,7 +24,7 @@ build: ## compile everything
 	@scripts/doctor.sh rust build
 	cargo build $(CARGO_FLAGS)
 
-images: build ## build the container images of the operator, the worker and the producer
+images: build ## build the container images of the operator, the worker, the producer and the dashboard
 	@images/build.sh
 
 demo: ## from nothing to a running pipeline on real market data (CLUSTER=kind|testbed)
@@ -41,6 +41,9 @@ faults: ## fault runs with three seeds; half an hour; writes docs/faults.md (FAU
 
 faults-long: ## all faults at once over several rounds, servers killed and frozen; half an hour
 	@scripts/test.sh faults long
+
+screenshots: ## look at each page of the dashboard; pictures of them into docs/dashboard
+	@scripts/test.sh screenshots
 
 bench: images ## measure against Spark (bench/)
 	@bench/run

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the images tapeline-operator, tapeline-worker and tapeline-producer from the compiled binaries (make build), as archives in the cache, with
+# Builds the images tapeline-operator, tapeline-worker, tapeline-producer and tapeline-dashboard from the compiled binaries (make build), as archives in the cache, with
 # Docker where its daemon answers, else with buildah, which needs none. Nothing is pulled.
 #   build.sh             builds what changed                     build.sh --tag       prints the tag of the last build
 #   build.sh --archives  prints the archives of the last build
@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/env.sh
-out=$TAPELINE_CACHE/images binaries=$CARGO_TARGET_DIR/release names=(operator worker producer)
+out=$TAPELINE_CACHE/images binaries=$CARGO_TARGET_DIR/release names=(operator worker producer dashboard)
 die() { echo "images/build.sh: $*" >&2; exit 1; }
 
 case ${1:-} in

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binaries=$1 folder=$2
-for name in operator worker producer; do
+for name in operator worker producer dashboard; do
   binary=$binaries/tapeline-$name root=$folder/image/$name
   mkdir -p "$root/etc/ssl/certs"
   strip -o "$root/tapeline-$name" "$binary"

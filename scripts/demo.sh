@@ -103,18 +103,44 @@ await_ready() {
   done
 }
 
+forwards=()                                                      # processes that forward ports
+stop_forwards() { kill "${forwards[@]}" 2>/dev/null; }
+
 report() {
-  local kafka=$IP:9092 cassandra=$IP:9042 mysql=$IP:3306 forwards=()
+  local kafka=$IP:9092 cassandra=$IP:9042 mysql=$IP:3306
   if [ "$place" = kind-docker ]; then                            # Kafka's external listener says localhost:9094
     kafka=localhost:9094 cassandra=localhost:19042 mysql=localhost:13306
     kubectl -n data port-forward service/kafka 9094 >/dev/null & forwards+=($!)
     kubectl -n data port-forward service/cassandra 19042:9042 >/dev/null & forwards+=($!)
     kubectl -n data port-forward service/mysql 13306:3306 >/dev/null & forwards+=($!)
-    # shellcheck disable=SC2064
-    trap "kill ${forwards[*]} 2>/dev/null" EXIT
+    trap stop_forwards EXIT
     local port; for port in 9094 19042 13306; do await "the servers' ports to be forwarded ($port)" 15 port_open localhost $port; done
   fi
   "$CARGO_TARGET_DIR/release/demo-report" --kafka "$kafka" --cassandra "$cassandra" --mysql "mysql://root:root@$mysql" --keyspace trading --database trading
+}
+
+has_rows() { curl -fs --max-time 5 "$1/api/v1/charts/volume/data.json" | grep -q sector; }
+
+# Where the dashboard is: on the test bed the host reaches Services, elsewhere by a port that is forwarded.
+dashboard() {
+  local address
+  case $place in
+  testbed)
+    address=http://$(kubectl -n $namespace get service $pipeline-dashboard -o 'jsonpath={.spec.clusterIP}')
+    await "rows on the dashboard at $address" 60 has_rows "$address"
+    say "The dashboard: $address"
+    ;;
+  *)
+    local told forward; told=$(mktemp)                             # the port is whichever is free
+    kubectl -n $namespace port-forward service/$pipeline-dashboard :80 >"$told" & forward=$!
+    forwards+=("$forward"); trap stop_forwards EXIT
+    await "a port to the dashboard" 15 grep -q '^Forwarding from 127' "$told"
+    address=http://$(sed -nE 's/^Forwarding from (127[^ ]*) .*/\1/p;q' "$told")
+    await "rows on the dashboard" 60 has_rows "$address"
+    rm -f "$told"
+    say "The dashboard: http://localhost:8080, with  kubectl -n $namespace port-forward service/$pipeline-dashboard 8080:80"
+    ;;
+  esac
 }
 
 what_next() {
@@ -149,7 +175,8 @@ up() {
   step "wait for the pipeline to be Ready" await_ready
   step "the replay of 12,154 daily bars, and what arrived" report
   say ""; kubectl -n $namespace get tp
-  say ""; say "The demo runs, after $(since "$begun")."
+  say ""; dashboard
+  say "The demo runs, after $(since "$begun")."
   what_next
 }
 

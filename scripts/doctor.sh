@@ -56,7 +56,7 @@ if [[ $parts == *" tests "* ]]; then
 fi
 
 if [[ $parts == *" kind "* ]]; then
-  for tool in docker kind kubectl jq; do need $tool "install $tool, or use the test bed: make demo CLUSTER=testbed"; done
+  for tool in docker kind kubectl jq curl; do need $tool "install $tool, or use the test bed: make demo CLUSTER=testbed"; done
   have=$(helm version --template '{{.Version}}' 2>/dev/null || true)
   if [ -z "$have" ]; then problem "helm" "install Helm 3.17 or later, or use the test bed: make demo CLUSTER=testbed"
   else version_below "${have#v}" 3.17 && problem "helm 3.17 or later, this is $have" "a later Helm"; fi

@@ -3,6 +3,7 @@
 #                                                                         test.sh         what `make test` runs
 #                                                                         test.sh faults  fault runs, once per seed in $FAULT_SEEDS; their report becomes
 #                                                                                         docs/faults.md (faults long: all faults over several rounds)
+#                                                                         test.sh screenshots  pictures of the dashboard's pages, into docs/dashboard
 # It sets up what is missing: the test bed (built, running) and the images.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -95,6 +96,7 @@ case ${1:-} in
 '')
   check "format" cargo fmt --all --check
   set_up
+  must "the browser of the tests" testbed/install.sh browser
   check "clippy" cargo clippy --release --workspace --all-targets --locked -- -D warnings
   check "crds/ is what the types say" scripts/crds.sh --check
   check "chart" helm lint --strict --quiet charts/tapeline
@@ -128,7 +130,12 @@ faults)
   unset TESTBED_COMMITLOG_SYNC FAULT_REPORT
   must "Cassandra as it was" testbed/server.sh restart cassandra
   ;;
-*) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
+screenshots)
+  set_up
+  must "the browser of the tests" testbed/install.sh browser
+  DASHBOARD_SCREENSHOTS=$PWD/docs/dashboard tests cargo test --release --workspace --locked --test stories -- every_page_is_for_everybody
+  ;;
+*) sed -n '2,7s/^# //p' "$0" >&2; exit 2 ;;
 esac
 
 echo; cat "$reasons"; for each in "${skipped[@]}"; do echo "$each"; done

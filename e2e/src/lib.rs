@@ -1,6 +1,6 @@
 //! End-to-end tests against the test bed's real servers; nothing is mocked. A test is a [`story`] in a [`World`] of its own: a namespace that the installed
 //! operator watches, and names of topics, keyspace and database that nobody else has. What a story looks at is what a user would look at: rows, sums,
-//! conditions, generations. The binary `demo-report` reads the same [`golden`] numbers for `make demo`.
+//! conditions, generations; of web pages what a [`Browser`] shows. The binary `demo-report` reads the same [`golden`] numbers for `make demo`.
 
 #![allow(
     clippy::panic,
@@ -12,6 +12,7 @@
 
 pub mod audit;
 pub mod bed;
+pub mod browser;
 pub mod chart;
 pub mod command;
 pub mod connect;
@@ -20,6 +21,7 @@ pub mod footprint;
 pub mod golden;
 pub mod http;
 pub mod look;
+pub mod pages;
 pub mod pipeline;
 pub mod processes;
 pub mod readme;
@@ -34,6 +36,7 @@ pub mod wait;
 pub mod world;
 
 pub use bed::Bed;
+pub use browser::{Browser, Theme, Viewport};
 pub use pipeline::Pipeline;
 pub use wait::{eventually, within};
 pub use world::{World, story, story_alone};

@@ -80,6 +80,14 @@ impl<'w> Pipeline<'w> {
         self.world.apply(std::slice::from_ref(&self.document)).await.map(drop)
     }
 
+    /// Applies the document as `kubectl apply` does by default: the client compares it with what it has applied before.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn apply_client_side(&self) -> Result<()> {
+        self.world.kubectl(&["apply", "-f", "-"], &self.document.to_string()).await.map(drop)
+    }
+
     /// The object as it is now.
     ///
     /// # Errors

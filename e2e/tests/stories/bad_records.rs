@@ -71,6 +71,7 @@ fn a_bad_record_goes_to_the_dead_letter_topic_and_its_neighbours_arrive() {
                     assert_eq!(letter.header(&format!("tapeline-{header}")), Some(value.as_str()), "{header} of {letter:?}");
                 }
                 assert!(letter.header("tapeline-error").is_some_and(|error| !error.is_empty()), "{letter:?}");
+                assert_eq!(letter.header("tapeline-kind"), Some("record"), "{letter:?}");
                 let key = format!("{source}/{partition}/{offset}/{}", letter.header("tapeline-index").unwrap());
                 assert_eq!(letter.key.as_deref(), Some(key.as_bytes()), "{letter:?}");
             }
@@ -130,7 +131,7 @@ fn a_row_that_a_store_refuses_goes_to_the_dead_letter_topic_and_without_one_stop
         let letter = letter_of(&letters, "raw", places[1].1);
         assert!(letter.header("tapeline-error").is_some_and(|error| error.contains("\"volume\"") && error.contains("range")), "{letter:?}");
         let row: Value = serde_json::from_slice(letter.payload.as_deref().unwrap()).unwrap();
-        assert_eq!((&row["id"], &row["volume"]), (&2.into(), &3_000_000_000_i64.into()), "{letter:?}");
+        assert_eq!((&row["id"], &row["volume"], letter.header("tapeline-kind")), (&2.into(), &3_000_000_000_i64.into(), Some("row")), "{letter:?}");
         let letter = letter_of(&letters, "sectors", places[3].1);
         assert!(letter.header("tapeline-error").is_some_and(|error| error.contains("sector")), "{letter:?}");
         assert_eq!(letter.payload.as_deref(), Some(br#"{"id":4,"sector":"Energy"}"#.as_slice()));

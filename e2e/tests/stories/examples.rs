@@ -15,7 +15,7 @@ use tapeline_e2e::readme::{self, Look, Step};
 use tapeline_e2e::servers::{self, Server as BedServer};
 use tapeline_e2e::wait::all_along;
 use tapeline_e2e::world::story_with_own_operator;
-use tapeline_e2e::{World, command, eventually, look, story, topic, within};
+use tapeline_e2e::{World, command, eventually, http, look, story, topic, within};
 use tempfile::NamedTempFile;
 use tokio::net::TcpStream;
 
@@ -166,6 +166,7 @@ impl<'w> Example<'w> {
                 }
                 Step::Delete(commands) => {
                     self.goes_on_showing(&looks).await;
+                    self.has_its_dashboards().await;
                     topics = Some(self.topics().await.unwrap());
                     self.shell(&commands).await.unwrap();
                 }
@@ -234,6 +235,34 @@ impl<'w> Example<'w> {
             Look::Mongo(expression) => same(&look::mongosh(&look::mongodb()?, expression).await?, &serde_json::from_str(expected)?),
             Look::Kcat(command) => same(&look::kcat(&self.world.kafka, command).await?.as_str(), &expected),
             Look::Shell(commands) => same(&self.shell(commands).await?.trim(), &expected.trim()),
+        }
+    }
+
+    /// Each pipeline that asks for a dashboard has one, with its overview and rows for each of its charts.
+    async fn has_its_dashboards(&self) {
+        let all: Value = serde_json::from_str(&self.world.kubectl(&["get", "tp", "-o", "json"], "").await.unwrap()).unwrap();
+        for pipeline in list(&all, "/items").iter().filter(|pipeline| pipeline["spec"]["dashboard"].is_object()) {
+            let name = pipeline["metadata"]["name"].as_str().unwrap();
+            let service = format!("{name}-dashboard");
+            let address = self.world.kubectl(&["get", "service", &service, "-o", "jsonpath={.spec.clusterIP}"], "").await.unwrap();
+            eventually(&format!("{service} to show what there is"), within(90), async || {
+                let charts: Vec<Value> = http::json(&format!("http://{address}/api/v1/charts")).await?;
+                let shown: Vec<&Value> = charts.iter().map(|chart| &chart["name"]).collect();
+                for declared in list(pipeline, "/spec/dashboard/charts") {
+                    ensure!(shown.contains(&&declared["name"]), "{} is not among {shown:?}", declared["name"]);
+                }
+                for chart in &charts {
+                    let rows: Vec<Value> = http::json(&format!("http://{address}{}", chart["json"].as_str().context("an address")?)).await?;
+                    ensure!(!rows.is_empty(), "{chart} has no rows");
+                }
+                for path in ["/", "/overview"] {
+                    let page = http::client().build()?.get(format!("http://{address}{path}")).send().await?.error_for_status()?.text().await?;
+                    ensure!(page.contains(name), "{path}: {page}");
+                }
+                Ok(())
+            })
+            .await;
+            self.world.say(format!("{service} shows what there is"));
         }
     }
 

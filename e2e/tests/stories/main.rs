@@ -5,6 +5,7 @@
 mod bad_records;
 mod candles;
 mod chart;
+mod dashboard;
 mod examples;
 mod leadership;
 mod many_topics;

@@ -139,8 +139,12 @@ async fn looked(world: &World, mark: Mark) {
 #[test]
 fn a_converged_pipeline_causes_no_writes_even_after_a_restart_of_the_operator() {
     story_with_own_operator(async |world| {
-        let pipeline = ready(world).await;
+        let mut pipeline = ready(world).await;
         feed(world, 1, 10, 10).await;
+        // Beside its Deployment it has a Service, an account and a RoleBinding, which are read each time.
+        pipeline.set("/spec/dashboard", json!({"charts": [{"name": "by-day", "view": "volume_by_day"}]}));
+        pipeline.apply().await.unwrap();
+        pipeline.until_ready(within(90)).await;
         // Numbers are written once a minute while they move; then comes silence.
         let mut since = (audit::mark().unwrap(), Instant::now());
         eventually("70 s without a write", within(300), async || {
