@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
-use tapeline_api::settings::DashboardAuth;
+use tapeline_api::settings::{DASHBOARD_FOLDER, DashboardAuth};
 
 use crate::app::App;
 use crate::store::Credentials;
@@ -55,7 +55,7 @@ fn by_header(headers: &HeaderMap, name: &str, users: &[String]) -> Result<(), Bo
 }
 
 fn by_password(headers: &HeaderMap, credentials: &Credentials) -> Result<(), Box<Response>> {
-    let known = match credentials.of("dashboard") {
+    let known = match credentials.of(DASHBOARD_FOLDER) {
         Ok(Some(known)) => known,
         Ok(None) => return Err((StatusCode::SERVICE_UNAVAILABLE, "the dashboard's password is not mounted").into_response().into()),
         Err(error) => return Err((StatusCode::SERVICE_UNAVAILABLE, format!("the dashboard's password cannot be read: {error}")).into_response().into()),
